@@ -1,0 +1,39 @@
+"""The exception families: the model is wrong, the declaration is wrong, fmcheck is wrong."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["DeclarationError", "FmcheckError", "InternalError", "NotInformative", "TensorMismatch", "did_you_mean"]
+
+
+class FmcheckError(Exception):
+    """Base class of everything that fmcheck raises on purpose."""
+
+
+class DeclarationError(FmcheckError, ValueError):
+    """The declaration is wrong: a subject, spec, case, configuration table or command line argument.
+
+    Usual causes: a dotted path that does not exist on the model, an unknown key, a value of the
+    wrong type. The command line answers it with exit code 2.
+    """
+
+
+class TensorMismatch(FmcheckError, TypeError):
+    """The model is wrong: a tensor crossed a wrapped boundary with another shape, dtype or device than declared.
+
+    Raised only by models wrapped with :func:`fmcheck.wrap`; the recorder notes the same fact instead of raising.
+    """
+
+
+class InternalError(FmcheckError, RuntimeError):
+    """fmcheck itself is wrong: a rule or the recorder broke its own contract. Please report it."""
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class NotInformative(Exception):
+    """Not an error: the premise of a rule does not hold in a run, so the run says nothing about it. Carries why."""

@@ -1,0 +1,214 @@
+"""FlowSpec: the conventions of one code base, as data.
+
+Two correct pipelines may disagree on every line here and both be right, so a rule never
+assumes a convention: it reads it from the spec of the subject.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin
+
+from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.values import is_count, is_finite_number, is_range
+
+__all__ = ["FlowSpec", "GuidanceFormula", "GuidanceLayout", "Grid", "Prediction", "Solver", "TimeArgument"]
+
+TimeArgument = Literal["log_snr", "t", "sigma", "timestep"]
+GuidanceFormula = Literal["cond_plus", "uncond_plus"]
+GuidanceLayout = Literal["cond_first", "uncond_first", "separate", "separate_uncond_first"]
+Grid = Literal["logit_normal", "uniform", "shifted"]
+EvaluationPoint = Literal["midpoint", "left"]
+Solver = Literal["euler", "midpoint", "heun"]
+Prediction = Literal["velocity", "reverse_velocity", "x1", "x0"]
+InitialState = Literal["text_latent", "noise"]
+
+_TIME_MAPS: dict[str, tuple[float, float]] = {
+    "log_snr": (4.0, -8.0),
+    "t": (0.0, 1.0),
+    "sigma": (1.0, -1.0),
+    "timestep": (1000.0, -1000.0),
+}
+_FINITE = (
+    "grid_mean",
+    "grid_std",
+    "grid_clamp",
+    "grid_shift",
+    "sigma_min",
+    "latent_scale",
+    "latent_shift",
+    "null_probability",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSpec:
+    """The conventions of a flow-matching pipeline. Flow time `t` runs from 0 (source) to 1 (data).
+
+    Every default is the rule of the house (CrossFlow, arXiv 2412.15213, with a logit-normal quantile grid).
+
+    Attributes:
+        time_argument: what the velocity network is told: `log_snr` is `4 - 8t`, `t` is t, `sigma` is `1 - t`,
+            `timestep` is `1000 sigma`.
+        time_offset, time_slope: the affine map `time_offset + time_slope * t` in numbers, when it differs from
+            the one that `time_argument` names.
+        guidance_formula: `cond_plus` is `(1 + w) c - w u`; `uncond_plus` is `u + s (c - u)`, so `s = 1 + w`.
+        guidance_layout: order of the halves of one doubled call, or two `separate` calls (conditional first).
+        guidance_from: scales up to and including this one mean "no guidance"; `None` is the neutral scale of the
+            formula (0 for `cond_plus`, 1 for `uncond_plus`) and only that one.
+        null_means_unconditional: whether a True null indicator marks the unconditional row.
+        grid: `logit_normal` quantiles (mean, std), `uniform`, or `shifted` (`shift`; SD3, arXiv 2403.03206, eq. 23).
+        grid_mean, grid_std: parameters of the logit-normal distribution (also of the training times).
+        grid_clamp: declared clamp of the quantiles, `q = linspace(eps, 1 - eps, K + 1)`; 0 covers the whole path.
+        grid_shift: the shift factor of a `shifted` grid.
+        evaluation_point: flow time at which an Euler step evaluates the network: the `midpoint` of its two edges,
+            or the `left` one.
+        solver: `euler`, explicit `midpoint`, or `heun`.
+        prediction: what the network returns: `velocity` dx/dt; `reverse_velocity` -dx/dt (noise minus data);
+            `x1` the data end; `x0` the source end.
+        sigma_min: `s_min` of the path `x_t = (1 - (1 - s_min) t) x0 + t x1`.
+        initial_state: `text_latent` when the flow starts at the text encoder's latent, else `noise`.
+        state_dtype: precision of the integrated state: `float32`, or that of the `network` (which loses small steps in
+            bfloat16, but is what some released pipelines document).
+        latent_channels, downsampling: latents are `[B, latent_channels, H/downsampling, W/downsampling]`.
+        size_multiple: heights and widths must be multiples of this (default: `downsampling`).
+        latent_scale, latent_shift: the decoder is fed `state / latent_scale + latent_shift`.
+        unscale_before_decode: whether that happens before the `decode` point (inside `sample`, or inline); False when
+            `decode` does it itself.
+        image_channels, image_range: of the images that `generate` returns.
+        decode_range: of the images that `decode` returns, when post-processing changes the range.
+        null_probability: share of unconditional rows in training.
+        time_distribution: law of the training times; `logit_normal` has `grid_mean` and `grid_std`.
+
+    Raises:
+        DeclarationError: a field has a value outside its domain.
+    """
+
+    time_argument: TimeArgument = "log_snr"
+    time_offset: float | None = None
+    time_slope: float | None = None
+    guidance_formula: GuidanceFormula = "cond_plus"
+    guidance_layout: GuidanceLayout = "cond_first"
+    guidance_from: float | None = None
+    null_means_unconditional: bool = True
+    grid: Grid = "logit_normal"
+    grid_mean: float = 0.0
+    grid_std: float = 1.0
+    grid_clamp: float = 0.0
+    grid_shift: float = 1.0
+    evaluation_point: EvaluationPoint = "midpoint"
+    solver: Solver = "euler"
+    prediction: Prediction = "velocity"
+    sigma_min: float = 0.0
+    initial_state: InitialState = "text_latent"
+    state_dtype: Literal["float32", "network"] = "float32"
+    latent_channels: int = 32
+    downsampling: int = 32
+    size_multiple: int | None = None
+    latent_scale: float = 1.0
+    latent_shift: float = 0.0
+    unscale_before_decode: bool = True
+    image_channels: int = 3
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    decode_range: tuple[float, float] | None = None
+    null_probability: float = 0.1
+    time_distribution: Literal["logit_normal", "uniform"] = "logit_normal"
+
+    def __post_init__(self) -> None:
+        # Lists come from TOML and JSON; a frozen record must be hashable.
+        for name in ("image_range", "decode_range"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_choices()
+        self._check_numbers()
+        self._check_time()
+
+    def _need(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise DeclarationError(f"FlowSpec.{name}: expected {expected}; found {getattr(self, name)!r}")
+
+    def _check_choices(self) -> None:
+        for field in fields(self):
+            choices = get_args(field.type) if get_origin(field.type) is Literal else ()
+            value = getattr(self, field.name)
+            if choices and not (isinstance(value, str) and value in choices):
+                hint = did_you_mean(value, choices)
+                raise DeclarationError(
+                    f"FlowSpec.{field.name}: expected one of {', '.join(choices)}; found {value!r}{hint}"
+                )
+        for name in ("null_means_unconditional", "unscale_before_decode"):
+            self._need(name, isinstance(getattr(self, name), bool), "true or false")
+
+    def _check_numbers(self) -> None:
+        need = self._need
+        for name in ("latent_channels", "downsampling", "image_channels"):
+            need(name, is_count(getattr(self, name)), "a positive integer")
+        for name in _FINITE:
+            need(name, is_finite_number(getattr(self, name)), "a finite number")
+        for name in ("grid_std", "grid_shift"):
+            need(name, getattr(self, name) > 0, "a number above 0")
+        need("grid_clamp", 0 <= self.grid_clamp < 0.5, "a number in [0, 0.5)")
+        need("sigma_min", 0 <= self.sigma_min < 1, "a number in [0, 1)")
+        need("latent_scale", self.latent_scale != 0, "a number other than 0")
+        need("null_probability", 0 <= self.null_probability < 1, "a probability in [0, 1)")
+        need("image_range", is_range(self.image_range), "a pair (low, high) with low < high")
+        no_decode_range = self.decode_range is None
+        need("decode_range", no_decode_range or is_range(self.decode_range), "a pair (low, high) with low < high")
+        if self.size_multiple is not None:
+            legal = is_count(self.size_multiple) and self.size_multiple % self.downsampling == 0
+            need("size_multiple", legal, f"a positive multiple of downsampling ({self.downsampling})")
+
+    def _check_time(self) -> None:
+        for name in ("time_offset", "time_slope", "guidance_from"):
+            value = getattr(self, name)
+            self._need(name, value is None or is_finite_number(value), "a finite number")
+        self._need("time_slope", self.time_map[1] != 0, "a slope other than 0, since time must be readable from it")
+
+    @property
+    def time_map(self) -> tuple[float, float]:
+        """`(offset, slope)`: the network is told `offset + slope * t`."""
+        offset, slope = _TIME_MAPS[self.time_argument]
+        return (
+            offset if self.time_offset is None else float(self.time_offset),
+            slope if self.time_slope is None else float(self.time_slope),
+        )
+
+    @property
+    def neutral_scale(self) -> float:
+        """The guidance scale at which the combined velocity is the conditional one: 0 or 1."""
+        return 0.0 if self.guidance_formula == "cond_plus" else 1.0
+
+    def guidance_weight(self, scale: float) -> float:
+        """`w` in `v = (1 + w) c - w u` for a user's guidance scale, 0 where the spec says guidance is off."""
+        if self.guidance_from is not None and scale <= self.guidance_from:
+            return 0.0
+        return scale - self.neutral_scale
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths must be multiples of this many pixels."""
+        return self.size_multiple or self.downsampling
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int, int]:
+        """`(C, h, w)` of the latent of an image of `height` x `width` pixels."""
+        return self.latent_channels, height // self.downsampling, width // self.downsampling
+
+    @property
+    def stages(self) -> int:
+        """Network evaluations in a full step of the solver."""
+        return 1 if self.solver == "euler" else 2
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> "FlowSpec":
+        """A spec from a TOML table; unknown keys are errors with the nearest known name."""
+        if not isinstance(table, Mapping):
+            raise DeclarationError(f"[tool.fmcheck.spec]: expected a table; found {type(table).__name__}")
+        known = [field.name for field in fields(cls)]
+        for key in table:
+            if key not in known:
+                raise DeclarationError(f"[tool.fmcheck.spec]: unknown key {key!r}{did_you_mean(key, known)}")
+        return cls(**table)
+
+    def as_table(self) -> dict[str, Any]:
+        """Plain data for TOML or JSON, without the fields that are None; `FlowSpec.from_table` is its inverse."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}

@@ -1,0 +1,25 @@
+"""Three families of exceptions, told apart by type, and suggestions that never fail themselves."""
+
+import pytest
+
+from fmcheck.errors import DeclarationError, FmcheckError, InternalError, NotInformative, TensorMismatch, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"), [(DeclarationError, ValueError), (TensorMismatch, TypeError), (InternalError, RuntimeError)]
+)
+def test_families(kind: type, builtin: type) -> None:
+    assert issubclass(kind, FmcheckError)
+    assert issubclass(kind, builtin)
+    assert not issubclass(NotInformative, FmcheckError), "it is no error"
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    assert did_you_mean("velocty", ["velocity", "decode"]) == "; did you mean 'velocity'?"
+    assert did_you_mean("xyz", ["velocity", "decode"]) == ""
+    assert did_you_mean("xyz", []) == ""
+
+
+@pytest.mark.parametrize("word", [None, 3, [], {}, object(), b"velocity", float("nan")])
+def test_any_word_may_be_asked_about(word: object) -> None:
+    assert isinstance(did_you_mean(word, ["velocity", 3, None]), str)
