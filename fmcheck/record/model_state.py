@@ -1,0 +1,162 @@
+"""The state of a model and of the tensors handed to it: noticing what a run changed, and putting it back."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ModelState", "changed_inputs", "modules_of", "walk"]
+
+
+def modules_of(model: Any) -> dict[str, nn.Module]:
+    """The modules a model consists of, by name: itself, or the modules in its attributes or entries (as in a pipeline).
+
+    Lists, tuples and dicts among them are looked into, one level deep.
+    """
+    if isinstance(model, nn.Module):
+        return {"": model}
+    found: dict[str, nn.Module] = {}
+    for name, value in _entries(model) or (vars(model).items() if hasattr(model, "__dict__") else ()):
+        for part, inner in [("", value), *((f".{key}", entry) for key, entry in _entries(value))]:
+            if isinstance(inner, nn.Module):
+                found[f"{name}{part}"] = inner
+    return found
+
+
+def _entries(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+
+
+def walk(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, with its path. Its own loop: `named_modules` nests a generator for every level."""
+    seen: set[int] = set()
+    stack = list(reversed(modules_of(model).items()))
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        children = [(f"{path}.{key}" if path else key, m) for key, m in module._modules.items() if m is not None]
+        stack += reversed(children)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class ModelState:
+    """Values, modes, gradient flags and hooks of a model as found, to compare with and to return to."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        modules = list(walk(model))
+        tensors = _tensors(modules)
+        self._copies = {name: t.detach().clone() for name, t in tensors.items()}
+        self._flags = {name: t.requires_grad for name, t in tensors.items()}
+        self._modes = {name: module.training for name, module in modules}
+        self._hooks = _hooks(modules)
+
+    def changes(self) -> list[str]:
+        """What differs from the state as found, in words."""
+        modules = list(walk(self._model))
+        now = _tensors(modules)
+        found = [f"{name} appeared" for name in now if name not in self._copies]
+        found += [f"{name} disappeared" for name in self._copies if name not in now]
+        for name, before in self._copies.items():
+            if name in now:
+                found += self._tensor_changes(name, before, now[name])
+        switched = [n or "the model" for n, module in modules if module.training != self._modes.get(n, module.training)]
+        if switched:
+            found.append(f"train/eval mode changed: {', '.join(switched[:3])} ({len(switched)} modules)")
+        hooks = _hooks(modules)
+        changed = [n for n in {**self._hooks, **hooks} if _keys(self._hooks.get(n)) != _keys(hooks.get(n))]
+        return found + [f"hooks on {n or 'the model'} changed" for n in changed]
+
+    def _tensor_changes(self, name: str, before: Tensor, tensor: Tensor) -> list[str]:
+        found = []
+        if not _alike(tensor, before):
+            found.append(f"{name} was replaced by one of another shape, dtype or device")
+        elif not _same(tensor, before):
+            found.append(f"{name} changed its values")
+        if tensor.requires_grad != self._flags[name]:
+            found.append(f"{name}.requires_grad changed to {tensor.requires_grad}")
+        return found
+
+    def restore(self) -> None:
+        """Put values, modes, gradient flags and hooks back.
+
+        Parameters born meanwhile stay, and so do those of another shape: a model that rebuilds a layer must be seen to.
+        """
+        modules = list(walk(self._model))
+        with torch.no_grad():
+            for name, tensor in _tensors(modules).items():
+                before = self._copies.get(name)
+                if before is None:
+                    continue
+                if tensor.shape == before.shape and not (_alike(tensor, before) and _same(tensor, before)):
+                    # Through .data, which takes another dtype and device too (a model that cast itself).
+                    tensor.data = before.clone()
+                if tensor.is_leaf:
+                    tensor.requires_grad_(self._flags[name])
+        hooks = _hooks(modules)
+        for name, module in modules:
+            module.training = self._modes.get(name, module.training)
+            if name in self._modes and _keys(hooks.get(name)) != _keys(self._hooks.get(name)):
+                for kind, before_hooks in zip(_HOOKS, self._hooks.get(name, ({},) * len(_HOOKS)), strict=True):
+                    present = getattr(module, kind)
+                    present.clear()
+                    present.update(before_hooks)
+
+
+def _tensors(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
+    """Parameters and buffers by path; a tensor that hangs in two places has the name of the first."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path, module in modules:
+        for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{path}.{key}" if path else key] = tensor
+    return found
+
+
+def _hooks(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, tuple[dict[int, Any], ...]]:
+    """The hooks of every module that has any."""
+    found = {}
+    for path, module in modules:
+        kinds = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+        if any(kinds):
+            found[path] = tuple(dict(kind) for kind in kinds)
+    return found
+
+
+def _keys(hooks: tuple[dict[int, Any], ...] | None) -> list[list[int]]:
+    return [list(kind) for kind in hooks or ({},) * len(_HOOKS)]
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    # equal() calls NaN different from itself; a weight that was NaN and stayed NaN has not changed.
+    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.isnan(), b.isnan()) and _same_numbers(a, b))
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    # An infinity becomes the largest number of its dtype, which must not pass for it.
+    return torch.equal(a.isinf(), b.isinf()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that are no longer what they were."""
+    return [
+        name for name, value in before.items() if isinstance(value, Tensor) and not _unchanged(value, now.get(name))
+    ]
+
+
+def _unchanged(before: Tensor, now: Any) -> bool:
+    return isinstance(now, Tensor) and _alike(before, now) and _same(before, now)

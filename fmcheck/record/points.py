@@ -1,0 +1,188 @@
+"""Reading and replacing the arguments and outputs of one observed call."""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from fmcheck.errors import DeclarationError
+
+__all__ = ["Arguments", "Parameters", "find_output", "replace_output"]
+
+MISSING = object()
+
+
+class Parameters:
+    """The parameters of a callable without its self; none for callables that tell nothing (C functions).
+
+    Read when first asked for: most calls are read by position, which needs no signature.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, unbound: bool = False) -> None:
+        self._function, self._unbound = function, unbound
+
+    @cached_property
+    def _all(self) -> list[inspect.Parameter]:
+        try:
+            found = list(inspect.signature(self._function).parameters.values())
+        except (TypeError, ValueError):
+            return []
+        return found[1:] if self._unbound else found
+
+    @cached_property
+    def positional(self) -> list[str]:
+        """Names of those that may be passed by position, in order."""
+        return [p.name for p in self._all if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+    @cached_property
+    def keywords(self) -> list[str]:
+        """Names of those that may be passed by name."""
+        return [p.name for p in self._all if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Default values by name."""
+        return {p.name: p.default for p in self._all if p.default is not p.empty}
+
+
+class Arguments:
+    """The arguments of one call, addressed by parameter name or position, however the caller passed them."""
+
+    def __init__(self, parameters: Parameters, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.args = list(args)
+        self.kwargs = dict(kwargs)
+        self._parameters = parameters
+
+    def _slot(self, selector: str | int) -> tuple[str, Any] | None:
+        if isinstance(selector, int):
+            if selector < len(self.args):
+                return "args", selector
+            name = self.name_of(selector) if self.kwargs else None
+            return ("kwargs", name) if name in self.kwargs else None
+        if selector in self.kwargs:
+            return "kwargs", selector
+        positional = self._parameters.positional
+        if selector in positional and positional.index(selector) < len(self.args):
+            return "args", positional.index(selector)
+        return None
+
+    def get(self, selector: str | int | None, default: Any = None) -> Any:
+        """The value passed for the selector, or `default` when the caller passed none."""
+        slot = None if selector is None else self._slot(selector)
+        return default if slot is None else getattr(self, slot[0])[slot[1]]
+
+    def effective(self, selector: str | int | None, default: Any = None) -> Any:
+        """The value that the call will see: the one passed, else the signature's own default."""
+        name = self.name_of(selector)
+        return self.get(selector, self._parameters.defaults.get(name, default) if name is not None else default)
+
+    def name_of(self, selector: str | int | None) -> str | None:
+        """The parameter's name, where the signature tells it."""
+        if isinstance(selector, int):
+            positional = self._parameters.positional
+            return positional[selector] if selector < len(positional) else None
+        return selector
+
+    def set(self, selector: str | int, value: Any) -> None:
+        """Replace a passed value, or pass one for a parameter that the caller left at its default.
+
+        Raises:
+            DeclarationError: the call has no such parameter.
+        """
+        slot = self._slot(selector)
+        if slot is not None:
+            getattr(self, slot[0])[slot[1]] = value
+        elif self.name_of(selector) in self._parameters.keywords:
+            self.kwargs[str(self.name_of(selector))] = value
+        else:
+            raise DeclarationError(f"argument {selector!r} was not passed to the observed call, which has none such")
+
+    def by_name(self) -> dict[str, Any]:
+        """All passed values by parameter name (positions as names where the signature has none)."""
+        names = self._parameters.positional
+        passed = {names[i] if i < len(names) else str(i): value for i, value in enumerate(self.args)}
+        return {**passed, **self.kwargs}
+
+    def match(self, when: Mapping[str, Any]) -> bool:
+        """Whether every argument of `when` has its value, defaults of the signature included."""
+        return all(_equal(self.effective(name, MISSING), value) for name, value in when.items())
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    # Tensors and arrays answer == elementwise.
+    answer = value is wanted or value == wanted
+    return answer if isinstance(answer, bool) else False
+
+
+def find_output(returned: Any, selector: str | int | None) -> Tensor | None:
+    """The tensor in what a call returned: by selector, or the first one found; None when there is none.
+
+    A tensor is its own output, whatever the selector: `return_dict=False` and the like unwrap what it points into.
+    """
+    if isinstance(returned, Tensor):
+        return returned
+    value = _pick(returned, selector) if selector is not None else next(_tensors(returned), (None, None))[1]
+    return value if isinstance(value, Tensor) else None
+
+
+def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) -> Any:
+    """What the call returned, with its tensor replaced; containers are copied, never changed in place.
+
+    Raises:
+        DeclarationError: there is no tensor to replace, or its container cannot be copied.
+    """
+    if isinstance(returned, Tensor):
+        return tensor
+    before = find_output(returned, selector)
+    key = next((key for key, value in _tensors(returned) if value is before), None)
+    kind = type(returned)
+    if key is None:
+        raise DeclarationError(f"no tensor in what an observed call returned ({kind.__name__}); set Point.output")
+    if isinstance(returned, tuple):
+        values = [tensor if i == key else value for i, value in enumerate(returned)]
+        return kind(*values) if hasattr(returned, "_fields") else kind(values)
+    try:
+        return _with_entry(copy.copy(returned), key, tensor)
+    except (AttributeError, TypeError) as error:
+        raise DeclarationError(
+            f"the output of an observed call ({kind.__name__}) cannot be changed: {error}"
+        ) from error
+
+
+def _with_entry(container: Any, key: Any, tensor: Tensor) -> Any:
+    if isinstance(container, list | Mapping):
+        container[key] = tensor  # type: ignore[index]
+        if isinstance(key, str) and hasattr(container, "__dict__") and key in vars(container):
+            # Mappings with attribute access (diffusers' and transformers' outputs) keep both views in step.
+            object.__setattr__(container, key, tensor)
+    else:
+        object.__setattr__(container, key, tensor)
+    return container
+
+
+def _tensors(returned: Any) -> Iterator[tuple[Any, Tensor]]:
+    """Key and tensor of every tensor directly in a container, in its order."""
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(returned, list | tuple):
+        entries = enumerate(returned)
+    elif isinstance(returned, Mapping):
+        entries = returned.items()
+    elif dataclasses.is_dataclass(returned):
+        entries = ((f.name, getattr(returned, f.name, None)) for f in dataclasses.fields(returned))
+    elif hasattr(returned, "__dict__"):
+        entries = vars(returned).items()
+    return ((key, value) for key, value in entries if isinstance(value, Tensor))
+
+
+def _pick(returned: Any, selector: str | int) -> Any:
+    # A mapping's own entry before its attributes: `values` and `items` are methods of every dict.
+    if isinstance(selector, str) and not (isinstance(returned, Mapping) and selector in returned):
+        return getattr(returned, selector, None)
+    try:
+        return returned[selector]
+    except (TypeError, KeyError, IndexError):
+        return None

@@ -1,0 +1,244 @@
+"""The reading: a trace seen through the spec, normalised to evaluations and moves of one flow.
+
+One doubled guidance call, two separate calls, halves in either order, micro-batches, Heun's and midpoint's extra
+stages and other time arguments all become the same evaluations; rules about the flow read only these.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fmcheck.errors import NotInformative
+from fmcheck.flow import effective_coefficients, evaluation_times, time_edges
+from fmcheck.flow.guidance import Coefficients
+from fmcheck.record.grouping import Evaluation, Grouping
+from fmcheck.record.trace import Call, Trace
+from fmcheck.spec import FlowSpec
+
+__all__ = ["Evaluation", "Move", "Reading"]
+
+
+@dataclass
+class Move:
+    """One change of the state: `end - start` should be `fraction * dt * ((1 + w) cond - w uncond)`.
+
+    `stage` counts the solver's stages within `step`; the move that `closes` it has fraction 1. `parts` are the
+    evaluations that move the state, averaged where there are several. `last` is the move that ends the loop;
+    `unscaled_from` is the dtype of the latent from which its end had to be recovered through scale and shift.
+    """
+
+    step: int
+    stage: int
+    start: Tensor
+    end: Tensor
+    parts: tuple[Evaluation, ...]
+    fraction: float
+    closes: bool
+    last: bool
+    spec: FlowSpec
+    weight: float
+    unscaled_from: torch.dtype | None = None
+
+    @cached_property
+    def cond(self) -> Tensor:
+        """Conditional velocity in float64."""
+        return _mean([part.v_cond for part in self.parts])
+
+    @cached_property
+    def uncond(self) -> Tensor | None:
+        """Unconditional velocity in float64; None when a part has none."""
+        found = [part.v_uncond for part in self.parts if part.v_uncond is not None]
+        return _mean(found) if len(found) == len(self.parts) else None
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether both velocities are equal, so that only the step size can be read."""
+        return self.uncond is not None and torch.equal(self.cond, self.uncond)
+
+    @cached_property
+    def delta(self) -> Tensor:
+        return self.end.double() - self.start.double()
+
+    @cached_property
+    def coefficients(self) -> Coefficients:
+        """Least-squares coefficients of `delta` in the two velocities, divided by the fraction: `dt` and `w`.
+
+        Equal velocities count as one, since then any weight is the same and the step size is still readable.
+        """
+        return effective_coefficients(self.delta / self.fraction, self.cond, None if self.alike else self.uncond)
+
+    @cached_property
+    def leftover(self) -> Tensor:
+        """What the coefficients do not explain: `|delta - fraction (a cond + b uncond)|`, elementwise."""
+        explained = self.coefficients.cond * self.cond
+        if self.uncond is not None and not self.alike:
+            explained = explained + self.coefficients.uncond * self.uncond
+        return (self.delta - self.fraction * explained).abs()
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
+
+
+class Reading:
+    """One `generate()` as steps of a flow.
+
+    Raises:
+        NotInformative: on access, when the calls cannot be read as evaluations of the declared flow.
+    """
+
+    def __init__(self, trace: Trace, spec: FlowSpec) -> None:
+        self.trace, self.spec, self.case = trace, spec, trace.case
+        self.batch = trace.case.batch
+        self.weight = spec.guidance_weight(trace.case.guidance_scale)
+        self.guided = self.weight != 0
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """Reference time edges `[K + 1]` in float64."""
+        return time_edges(self.case.num_steps, self.spec)
+
+    @cached_property
+    def steps_dt(self) -> Tensor:
+        """Reference step sizes `[K]` in float64."""
+        return self.edges.diff()
+
+    @cached_property
+    def evaluation_times(self) -> Tensor:
+        """Reference flow times `[K, stages]` of the evaluations, in float64."""
+        return evaluation_times(self.edges, self.spec)
+
+    @cached_property
+    def _grouping(self) -> Grouping:
+        calls = [call for call in self.trace.of("velocity") if call.error is None]
+        if not calls:
+            raise NotInformative("the velocity network was never called")
+        asked = self.case.num_steps * self.spec.stages
+        return Grouping(self.spec, calls, self.batch, guided=self.guided, evaluations=asked)
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        return self._grouping.evaluations
+
+    @cached_property
+    def both_branches(self) -> bool:
+        """Whether both branches are evaluated, as they may be at the neutral scale too."""
+        return self._grouping.both
+
+    @cached_property
+    def doubled_calls(self) -> frozenset[int]:
+        """Numbers of the velocity calls that hold both halves."""
+        return self._grouping.doubled_calls
+
+    @cached_property
+    def steps(self) -> list[list[Evaluation]]:
+        """The evaluations of each step; a Heun sampler may finish with a single one."""
+        size = self.spec.stages
+        return [self.evaluations[i : i + size] for i in range(0, len(self.evaluations), size)]
+
+    @cached_property
+    def initial(self) -> Tensor:
+        """The state that the first evaluation was given, `[B, ...]`."""
+        return self.evaluations[0].x_cond
+
+    @cached_property
+    def final(self) -> Tensor | None:
+        """The state that left the loop, read where it enters the autoencoder; None when that cannot be seen."""
+        seen = self.terminal_input
+        if seen is None or seen.shape != self.initial.shape:
+            return None
+        return seen
+
+    @cached_property
+    def after_loop(self) -> list[Call]:
+        """The calls after the last velocity call."""
+        done = self.trace.of("velocity")
+        return self.trace.calls[self.trace.calls.index(done[-1]) + 1 :] if done else []
+
+    @cached_property
+    def terminal_input(self) -> Tensor | None:
+        """What entered the autoencoder after the loop, in the coordinates of the state, whatever its shape.
+
+        Where the autoencoder is called on parts of the batch, its first calls are put together to B rows.
+        """
+        sampled, decoded = self.entered("sample"), self.entered("decode")
+        if sampled is not None or decoded is None:
+            return sampled
+        return self._in_state_units(decoded)
+
+    def entered(self, role: str) -> Tensor | None:
+        """What was given to an observed function after the loop, the parts of a batch put together."""
+        given = [call.inputs.get("x") for call in self.after_loop if call.role == role]
+        return _first_rows([x for x in given if isinstance(x, Tensor) and x.dim()], self.batch)
+
+    def _in_state_units(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        if not spec.unscale_before_decode or (spec.latent_scale, spec.latent_shift) == (1.0, 0.0):
+            return x
+        # Not cast back to the dtype of x: that would round once more than the loop did.
+        return (x.double() - spec.latent_shift) * spec.latent_scale
+
+    @cached_property
+    def unscaled_from(self) -> torch.dtype | None:
+        """Dtype of the latent that `final` is recovered from through scale and shift; None when it is seen itself."""
+        decoded, spec = self.entered("decode"), self.spec
+        trivial = (spec.latent_scale, spec.latent_shift) == (1.0, 0.0)
+        if self.entered("sample") is not None or decoded is None or not spec.unscale_before_decode or trivial:
+            return None
+        return decoded.dtype
+
+    @cached_property
+    def moves(self) -> list[Move]:
+        """Every change of the state between two places where it can be seen."""
+        moves: list[Move] = []
+        for k, stages in enumerate(self.steps):
+            following = self.steps[k + 1][0].x_cond if k + 1 < len(self.steps) else self.final
+            moves += self._moves_of_step(k, stages, following)
+        return moves
+
+    @cached_property
+    def unreadable(self) -> str | None:
+        """Why the calls cannot be read as evaluations of the declared flow; None when they can."""
+        try:
+            return None if self.evaluations else "no evaluation"
+        except NotInformative as reason:
+            return str(reason)
+
+    @cached_property
+    def full_moves(self) -> list[Move]:
+        """The moves that complete a step, one a step."""
+        return [move for move in self.moves if move.closes]
+
+    @cached_property
+    def effective_dt(self) -> list[float]:
+        """The step size that each full step really took (NaN where the velocity is zero)."""
+        return [move.coefficients.dt for move in self.full_moves]
+
+    def _moves_of_step(self, k: int, stages: list[Evaluation], following: Tensor | None) -> list[Move]:
+        first, last = stages[0], k + 1 == len(self.steps)
+
+        def move(stage: int, end: Tensor, parts: tuple[Evaluation, ...], fraction: float, closing: bool) -> Move:
+            ends = closing and last
+            source = self.unscaled_from if ends else None
+            return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, self.spec, self.weight, source)
+
+        if len(stages) == 1:
+            return [] if following is None else [move(0, following, (first,), 1.0, True)]
+        second = stages[1]
+        moves = [move(0, second.x_cond, (first,), 0.5 if self.spec.solver == "midpoint" else 1.0, False)]
+        if following is not None:
+            parts = (first, second) if self.spec.solver == "heun" else (second,)
+            moves.append(move(1, following, parts, 1.0, True))
+        return moves
+
+
+def _first_rows(parts: list[Tensor], batch: int) -> Tensor | None:
+    """The first parts that together have at least `batch` rows; None when there are none."""
+    taken: list[Tensor] = []
+    for part in parts:
+        if taken and (sum(map(len, taken)) >= batch or part.shape[1:] != taken[0].shape[1:]):
+            break
+        taken.append(part)
+    return torch.cat(taken) if taken else None

@@ -1,0 +1,251 @@
+"""The recorder: typed wrappers around every observation point, and a trace of what passed through them.
+
+It never changes what the model computes (unless a disturbance asks it to), draws nothing, and takes everything
+off again whatever happened.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmcheck.case import Case
+from fmcheck.record.attach import Place, attach, find
+from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
+from fmcheck.record.disturb import Disturbance, InjectedFault
+from fmcheck.record.model_state import ModelState, changed_inputs
+from fmcheck.record.points import Arguments, find_output, replace_output
+from fmcheck.record.trace import Call, Draw, Trace
+from fmcheck.record.watch import (
+    Births,
+    RandomWatch,
+    device_generators,
+    global_random_state,
+    restore_settings,
+    settings,
+)
+from fmcheck.subject import ROLES, Point, Request, Subject
+from fmcheck.tensors import Scope, checks_enabled
+
+__all__ = ["Observer", "places", "record"]
+
+
+def places(model: Any, subject: Subject) -> dict[str, Place]:
+    """Where every declared observation point hangs.
+
+    Raises:
+        DeclarationError: a path does not exist on the model, or two roles at one place cannot be told apart.
+    """
+    boundaries(model, subject.points)
+    return {role: find(model, point.path) for role, point in subject.points.items()}
+
+
+class Observer:
+    """Notes the calls of every observation point of one run into a trace."""
+
+    def __init__(
+        self,
+        model: Any,
+        subject: Subject,
+        trace: Trace,
+        *,
+        generators: Mapping[str, torch.Generator],
+        disturbances: Sequence[Disturbance] = (),
+    ) -> None:
+        self._trace = trace
+        self._annotations = subject.tensor_annotations()
+        self._typed = checks_enabled()
+        case = trace.case
+        channels, h, w = subject.spec.latent_size(case.height, case.width)
+        sizes = {"B": case.batch, "C": channels, "h": h, "w": w, "H": case.height, "W": case.width}
+        self._scope = Scope({**sizes, "ch": subject.spec.image_channels})
+        self._watch = RandomWatch({**generators, **device_generators(case.device)}, process=True)
+        self._disturbances = disturbances
+        self._inside: dict[str, int] = {}
+        self._last: str | None = None
+        self._wrappers = [(b.place, self._around(b)) for b in boundaries(model, subject.points)]
+
+    def attached(self) -> Any:
+        """Context manager: the wrappers are on while it lasts."""
+        return attach(self._wrappers)
+
+    def _around(self, boundary: Boundary) -> Callable[..., Any]:
+        def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            arguments = boundary.arguments(args, kwargs)
+            role, point = boundary.role_of(arguments) or ("", None)
+            # Calls that a point makes of itself, for instance in chunks, are part of its outermost call.
+            if point is None or self._inside.get(role):
+                return original(*args, **kwargs)
+            return self._observe(role, point, boundary, original, arguments)
+
+        return around
+
+    def _observe(
+        self, role: str, point: Point, boundary: Boundary, original: Callable[..., Any], arguments: Arguments
+    ) -> Any:
+        call = self._begin(role, point, boundary, arguments)
+        with self._within(call):
+            changed = self._disturb_inputs(call, point, arguments)
+            self._check(call, call.inputs)
+            live = inputs_of(role, point, arguments)
+            # What a disturbance exchanged was not changed by the call.
+            watched = {n: v for n, v in call.inputs.items() if isinstance(v, Tensor) and n not in changed}
+            returned = original(*arguments.args, **arguments.kwargs)
+
+            def end(value: Any) -> Any:
+                call.mutated = changed_inputs(watched, live)
+                return self._end(call, point, live, value)
+
+            if is_preview(returned):
+                # Its event holds the last tensor that it yields.
+                return iterate(returned, end, lambda: self._within(call))
+            return end(returned)
+
+    def _begin(self, role: str, point: Point, boundary: Boundary, arguments: Arguments) -> Call:
+        number = len(self._trace.of(role))
+        call = Call(role, number, grad=torch.is_grad_enabled())
+        where = f"after {self._last}" if self._last else "before the first observed call"
+        self._note_draws(f"{where}, before {call.name}", self._last)
+        call.inputs = {name: _copy(value) for name, value in inputs_of(role, point, arguments).items()}
+        module = boundary.place.module
+        if module is not None:
+            call.training = module.training
+            call.dropout = boundary.acts_in_training
+        self._trace.calls.append(call)
+        return call
+
+    @contextmanager
+    def _within(self, call: Call) -> Iterator[None]:
+        """While code of the observed point runs: its draws, its errors, and the axis sizes of this call."""
+        before = self._last
+        self._inside[call.role] = self._inside.get(call.role, 0) + 1
+        try:
+            with self._scope.call():
+                yield
+        except BaseException as error:
+            call.error = error
+            raise
+        finally:
+            self._inside[call.role] -= 1
+            # Calls of other points may have ended within this one; later draws came after the last of them.
+            inner = self._last if self._last != before else None
+            self._note_draws(
+                f"after {inner}, inside {call.name}" if inner else f"inside {call.name}", inner or call.name
+            )
+            self._last = call.name
+
+    def _disturb_inputs(self, call: Call, point: Point, arguments: Arguments) -> set[str]:
+        """Apply the disturbances of this call's inputs; returns the names of the exchanged ones."""
+        changed = set()
+        for disturbance in self._disturbances:
+            if disturbance.role != call.role:
+                continue
+            if disturbance.fault:
+                raise InjectedFault(disturbance.fault)
+            if disturbance.inputs:
+                for name, value in disturbance.inputs(inputs_of(call.role, point, arguments)).items():
+                    selector = point.arguments.get(name) if ROLES[call.role] else name
+                    arguments.set(name if selector is None else selector, value)
+                    changed.add(name)
+        return changed
+
+    def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any) -> Any:
+        output = find_output(returned, point.output)
+        if output is not None:
+            for disturbance in self._disturbances:
+                if disturbance.role == call.role and disturbance.output:
+                    output = disturbance.output(live, output)
+                    returned = replace_output(returned, point.output, output)
+            call.output = output.detach().clone()
+            call.live = output if self._trace.kind == "loss" else None
+        self._check(call, {"output": output})
+        return returned
+
+    def _check(self, call: Call, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                call.devices[f"{call.role}.{name}"] = value.device.type
+        if self._typed:
+            found = mismatches(self._scope, self._annotations, call.role, values, call.name)
+            call.mismatches += [mismatch for _, mismatch in found]
+
+    def _note_draws(self, where: str, last: str | None) -> None:
+        self._trace.draws += [Draw(source, where, last) for source in self._watch.moved()]
+
+    def finish(self) -> None:
+        """Note what was drawn after the last observed call."""
+        self._note_draws(f"after {self._last}" if self._last else "outside any observed call", self._last)
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def record(
+    model: Any,
+    subject: Subject,
+    case: Case,
+    *,
+    kind: str = "generate",
+    inputs: Mapping[str, Any] | None = None,
+    images: Tensor | None = None,
+    disturbances: Sequence[Disturbance] = (),
+    disturb_rng: int | None = None,
+    baseline: ModelState | None = None,
+) -> Trace:
+    """Run the subject's `generate` (or `loss`) once and return the trace. Exceptions of the model are noted in it.
+
+    Model values, modes, global random states and process settings are as before when it returns.
+
+    Args:
+        inputs: tensors from `subject.tokenize`, handed on in the request.
+        disturbances: deliberate changes at observation points.
+        disturb_rng: seeds the global generators with this number first.
+        baseline: the model as found, when the caller already has it (saves a copy of the weights).
+
+    Raises:
+        DeclarationError: an observation point does not exist.
+    """
+    trace = Trace(case, kind, images=_copy(images), disturbed=bool(disturbances))
+    inputs = dict(inputs or {})
+    inputs_before = {name: _copy(value) for name, value in inputs.items()}
+    baseline = baseline or ModelState(model)
+    process = settings()
+    caller = torch.Generator(device="cpu").manual_seed(case.seed)
+    drive = subject.generate if kind == "generate" else subject.loss
+    assert drive is not None
+    with ExitStack() as stack:
+        moved = stack.enter_context(global_random_state(case.device, disturb=disturb_rng))
+        # After the generators were disturbed, or it would note that as a draw.
+        observer = Observer(model, subject, trace, generators={"caller": caller}, disturbances=disturbances)
+        caught = stack.enter_context(warnings.catch_warnings(record=True))
+        warnings.simplefilter("always")
+        births = stack.enter_context(Births())
+        stack.enter_context(observer.attached())
+        stack.callback(restore_settings, process)
+        started = time.perf_counter()
+        try:
+            trace.returned = drive(model, Request(case, inputs, caller, images))
+            if is_preview(trace.returned):
+                trace.returned = next(iter(deque(trace.returned, maxlen=1)), None)
+            trace.result = find_output(trace.returned, None)
+        except Exception as error:
+            trace.error = error
+        finally:
+            trace.seconds = time.perf_counter() - started
+            observer.finish()
+            now = settings()
+            trace.process_changes = [name for name, value in process.items() if now[name] != value]
+            trace.rng_changes = moved()
+            trace.born = births.names
+            trace.model_changes = baseline.changes()
+            if trace.model_changes:
+                baseline.restore()
+    trace.warnings = [str(w.message) for w in caught]
+    trace.input_changes = changed_inputs(inputs_before, inputs)
+    return trace

@@ -1,0 +1,99 @@
+"""A Subject says what is wrong with a declaration before anything runs."""
+
+from typing import Any
+
+import pytest
+from jaxtyping import Float
+from torch import Tensor
+
+from fmcheck.case import Case
+from fmcheck.errors import DeclarationError
+from fmcheck.spec import FlowSpec
+from fmcheck.subject import ROLES, Point, Subject
+
+
+def _subject(**changes: Any) -> Subject:
+    return Subject(
+        **{"name": "s", "build": lambda case: None, "generate": lambda m, r: None, "velocity": "net", **changes}
+    )
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"velocity": ""}, "Subject 's': velocity names no observation point; give its dotted path"),
+    ({"velocity": None}, "Subject 's': velocity names no observation point; give its dotted path"),
+    ({"velocity": 3}, "Subject 's', velocity: expected a dotted path or a Point; found int"),
+    ({"decode": ["vae"]}, "Subject 's', decode: expected a dotted path or a Point; found list"),
+    ({"decode": "vae..decode"}, "Point: expected a dotted path such as 'vae.decode'; found 'vae..decode'"),
+    ({"velocity": Point("net", {"tme": 1})}, "Subject 's', velocity: unknown argument 'tme'; did you mean 'time'?"),
+    ({"build": None}, "Subject 's': build: expected a function; found NoneType"),
+    ({"generate": "generate"}, "Subject 's': generate: expected a function; found str"),
+    ({"tokenize": 3}, "Subject 's': tokenize: expected a function; found int"),
+    ({"loss": "loss"}, "Subject 's': loss: expected a function; found str"),
+    ({"spec": {}}, "Subject 's': spec: expected a FlowSpec; found dict"),
+    ({"case": None}, "Subject 's': case: expected a Case; found NoneType"),
+    ({"dtypes": "float32"}, "Subject 's': dtypes: expected names such as ('float32',); found 'float32'"),
+    ({"dtypes": ()}, "Subject 's': dtypes: expected names such as ('float32',); found ()"),
+    ({"dtypes": ("float32", "half")}, "Case.dtype: expected one of float32, bfloat16, float16, float64; found 'half'"),
+    ({"annotations": {"velocity.z": 1}}, "annotations: unknown tensor 'velocity.z'"),
+    (
+        {"case": Case(height=250)},
+        "Subject 's': case size 250x256 is not divisible by 32, the spec's size multiple",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_wrong_declarations(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeclarationError) as caught:
+        _subject(**changes)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", ":a", "a:", "a:b.", None, 3, b"net"])
+def test_paths_that_name_nothing(path: Any) -> None:
+    with pytest.raises(DeclarationError, match="Point: expected a dotted path such as 'vae.decode'"):
+        Point(path)
+
+
+@pytest.mark.parametrize("path", ["net", "nets.0", "vae.decode", "package.module:function", "module:Class.method"])
+def test_paths(path: str) -> None:
+    assert Point(path).path == path
+
+
+@pytest.mark.parametrize("selector", [-1, True, 1.5, [], ("x",)])
+def test_selectors_that_are_neither_name_nor_position(selector: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"Point 'net': arguments\['x'\]: expected a name, a position from 0"):
+        Point("net", {"x": selector})
+    with pytest.raises(DeclarationError, match="Point 'net': output: expected a name, a position from 0, or None"):
+        Point("net", output=selector)
+
+
+def test_arguments_and_when_are_mappings() -> None:
+    with pytest.raises(DeclarationError, match=r"Point 'net': arguments: expected a mapping; found \['x'\]"):
+        Point("net", ["x"])
+    with pytest.raises(DeclarationError, match="Point 'net': when: expected a mapping; found None"):
+        Point("net", when=None)
+
+
+def test_points_complete_the_defaults_of_their_role() -> None:
+    points = _subject(
+        velocity=Point("net", {"time": "timestep", "null": None}),
+        decode="vae.decode",
+        entry=Point("generate", {"height": "size"}),
+    ).points
+    assert dict(points["velocity"].arguments) == {"x": 0, "time": "timestep", "null": None}
+    assert points["decode"] == Point("vae.decode", {"x": 0})
+    assert dict(points["generate"].arguments) == {"height": "size"}, "entries name their arguments as they like"
+    assert list(points) == ["generate", "velocity", "decode"]
+
+
+def test_every_role_has_a_field() -> None:
+    places = {"entry": "a", "text": "b", "encode": "d", "sample": "e", "decode": "f", "loss_entry": "g"}
+    assert set(_subject(**places).points) == set(ROLES)
+
+
+def test_changes_are_checked_too() -> None:
+    subject = _subject(annotations={"text.output": Float[Tensor, "N L D"]})
+    assert subject.but(name="t").annotations == subject.annotations
+    with pytest.raises(DeclarationError, match="not divisible by 64"):
+        subject.but(spec=FlowSpec(size_multiple=64), case=Case(height=32))
