@@ -1,0 +1,291 @@
+"""FM2: classifier-free guidance: halves, null indicator, shared state, the formula, not ignored, not applied twice."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from fmcheck.plan import Plan, Run, Wish
+from fmcheck.record.reading import Move
+from fmcheck.record.trace import Call
+from fmcheck.rules.evidence import bitwise, by_step, exact, nearest_explanation, require, require_finite, within
+from fmcheck.rules.registry import Check, rule
+from fmcheck.tensors import describe
+from fmcheck.tolerance import EXPLAINED, fit_bound, fit_errors
+
+
+@rule("FM201", "wrong-null-half", needs=("velocity", "velocity.null"))
+def wrong_null_half(run: Run) -> Iterator[Check]:
+    """The null indicator marks exactly the unconditional rows: `null[unconditional half] = True`, all others False.
+
+    How it goes wrong: the halves are concatenated in one order and the indicator filled in the other; the indicator
+    is built for B rows and broadcast; it stays set when guidance is off. The network then answers the wrong
+    question in every row, and the picture is guided away from its own prompt.
+
+    Checked: every velocity call of every run against the spec's `guidance_layout` and `null_means_unconditional`;
+    over the two calls of a `separate` layout, that as many rows are unconditional as conditional. It cannot see what
+    the network does with the indicator (FM204 does).
+
+    Fix: fill the half that the spec names, once, from the same variable that orders the states. Another order is
+    declared with `guidance_layout`. Source: classifier-free guidance, arXiv 2207.12598, section 3.2.
+    """
+    spec = run.subject.spec
+    guided, both, separate = run.reading.guided, run.reading.both_branches, spec.guidance_layout.startswith("separate")
+    marked = unmarked = 0
+    for call in run.trace.of("velocity"):
+        null, rows = _null_of(call)
+        if null is None:
+            yield exact(not guided, f"{call.name}: guidance is on but no null indicator was passed", where=call.name)
+            continue
+        if null.dim() != 1 or len(null) != rows or rows > 2 * run.case.batch:
+            continue  # FM103 and FM300 have it
+        flags = null.bool().cpu() == spec.null_means_unconditional
+        doubled = call.number in run.reading.doubled_calls
+        if separate or (both and not doubled and rows <= run.case.batch):
+            # A branch, or a piece cut out of the doubled batch: only all of them together can be judged.
+            marked, unmarked = marked + int(flags.sum()), unmarked + int((~flags).sum())
+        else:
+            yield _halves_marked(call, flags, doubled=doubled, spec_first=spec.guidance_layout)
+    one_branch = run.case.batch * run.case.num_steps * spec.stages
+    # Where the unconditional branch is not evaluated at all, FM204 says so.
+    if (marked or unmarked) and (separate or marked or unmarked > one_branch):
+        expected = unmarked if both else 0
+        yield exact(
+            marked == expected,
+            f"{marked} rows were marked unconditional and {unmarked} conditional; expected {expected} unconditional",
+        )
+
+
+def _null_of(call: Call) -> tuple[Tensor | None, int]:
+    null, x = call.inputs.get("null"), call.inputs.get("x")
+    rows = len(x) if isinstance(x, Tensor) and x.dim() else 0
+    return (null if isinstance(null, Tensor) else None), rows
+
+
+def _halves_marked(call: Call, flags: Tensor, *, doubled: bool, spec_first: str) -> Check:
+    expected = torch.zeros_like(flags)
+    if doubled:
+        half = slice(None, len(flags) // 2) if spec_first == "uncond_first" else slice(len(flags) // 2, None)
+        expected[half] = True
+
+    def cause() -> str | None:
+        if torch.equal(flags, ~expected):
+            return "the indicator is inverted: it marks the conditional half"
+        if not bool(flags.any()):
+            return "the indicator is never set, so both halves are conditional"
+        return "every row is marked unconditional" if bool(flags.all()) else None
+
+    return exact(
+        torch.equal(flags, expected),
+        f"unconditional rows are {_rows(flags)}, expected {_rows(expected)} (layout {spec_first})",
+        where=call.name,
+        diagnosis=cause,
+    )
+
+
+def _rows(flags: Tensor) -> str:
+    marked = flags.nonzero().flatten().tolist()
+    return f"{marked} of {len(flags)}" if marked else f"none of {len(flags)}"
+
+
+@rule("FM202", "halves-differ")
+def halves_differ(run: Run) -> Iterator[Check]:
+    """Both branches of an evaluation see one state and one time: `x_cond == x_uncond` bit for bit.
+
+    How it goes wrong: only one half is updated after the first step, noise is drawn for 2B rows, the unconditional
+    half starts from another latent. `v_cond - v_uncond` then measures the distance of two states, and guidance
+    amplifies it.
+
+    Checked: every evaluation with two branches. Times of the rows are FM308.
+
+    Fix: keep a state of B rows and build `torch.cat([x, x])` anew in every step. Source: arXiv 2207.12598,
+    algorithm 2, where both scores are taken at one `z_t`.
+    """
+    for k, evaluation in enumerate(run.reading.evaluations):
+        if evaluation.x_uncond is not None:
+            gap = float((evaluation.x_cond.double() - evaluation.x_uncond.double()).abs().max())
+            yield exact(
+                bitwise(evaluation.x_cond, evaluation.x_uncond),
+                f"the two branches are given different states; largest difference {gap:.3g}, allowed 0 (bitwise)",
+                where=f"evaluation {k}",
+            )
+
+
+@rule("FM203", "wrong-guidance")
+def wrong_guidance(run: Run) -> Iterator[Check]:
+    """The velocity that moves the state is the declared combination: `v = (1 + w) v_cond - w v_uncond`.
+
+    How it goes wrong: halves swapped on the way back, `u + w (c - u)` with a scale meant for the other convention,
+    the difference added to the wrong branch, guidance applied twice, a default scale used in place of the caller's.
+
+    Checked: the change of the state in every move is solved for its coefficients in the two recorded velocities,
+    which gives the weight that the loop really used, whatever its code looks like. A change that is no combination
+    of the two is FM501. Not informative where both velocities are parallel (a zero-initialised output layer).
+
+    Fix: combine as the spec's `guidance_formula` says, or declare the other formula. Source: arXiv 2207.12598, eq. 6.
+    """
+    reading = run.reading
+    require(reading.guided, f"guidance is off at scale {run.case.guidance_scale:g}")
+    for move in reading.moves:
+        if move.uncond is None:
+            continue  # FM204 has it
+        require_finite(move.start, move.end, move.cond, move.uncond)
+        observed = move.coefficients
+        if not observed.determined or observed.dt == 0 or move.alike:
+            continue
+        allowed = fit_errors(move).weight(observed.dt, reading.weight)
+        # Where not even ignored guidance could be told from the right one, nothing is.
+        if allowed < abs(reading.weight) and bool((move.leftover <= fit_bound(move)).all()):
+            yield _weight_check(run, move, allowed)
+
+
+def _weight_check(run: Run, move: Move, allowed: float) -> Check:
+    w, observed = run.reading.weight, move.coefficients.weight
+    mistakes = (
+        (0.0, "guidance is ignored: the state moves along v_cond alone"),
+        (-1.0, "the state moves along v_uncond alone"),
+        (-(1 + w), "the halves are swapped: v_uncond takes the place of v_cond"),
+        (w - 1, "the scale is used as u + w (c - u)"),
+        (w + 1, "the scale is used as (1 + s) c - s u although it is an s for u + s (c - u)"),
+        (-w, "the difference c - u has the wrong sign"),
+        (w * (2 + w), "guidance is applied twice"),
+        (2 * w, "the weight is doubled"),
+    )
+    return within(
+        abs(observed - w),
+        allowed,
+        f"the loop behaves as u + {1 + observed:.6g} (c - u), expected u + {1 + w:.6g} (c - u) "
+        f"for guidance scale {run.case.guidance_scale:g}",
+        where=by_step(run, move.step),
+        diagnosis=lambda: _explain_weight(run, observed, mistakes),
+    )
+
+
+def _explain_weight(run: Run, observed: float, mistakes: Iterable[tuple[float, str]]) -> str:
+    w = run.reading.weight
+    found = nearest_explanation(observed, mistakes, EXPLAINED * (1 + abs(w)))
+    fits = [move.coefficients.weight for move in run.reading.full_moves if move.uncond is not None and not move.alike]
+    weights = [weight for weight in fits if math.isfinite(weight)]
+    if weights and max(weights) - min(weights) > EXPLAINED * (1 + abs(w)):
+        shown = ", ".join(f"{weight:.4g}" for weight in weights[:8])
+        found = f"{found}; " if found else ""
+        return (
+            f"{found}the weight changes from step to step ({shown}): a schedule or an interval of guidance, which no "
+            "field of FlowSpec declares"
+        )
+    return found or f"the weight is {observed / w:.6g} times the declared one in every step"
+
+
+def _scales(plan: Plan) -> dict[str, Wish]:
+    return {"base": plan.base, "unguided": plan.unguided, "other": plan.other_scale}
+
+
+@rule("FM204", "guidance-ignored", wishes=_scales)
+def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """Guidance has an effect when it is on: the unconditional branch is evaluated, differs, and moves the result.
+
+    How it goes wrong: the scale never reaches the loop, the null indicator never reaches the network, both halves
+    are conditional, the rescaled prediction is computed and thrown away. Pictures look plausible and a little dull.
+
+    Checked: that the guided runs evaluate v_uncond, that it differs from v_cond, and that three guidance scales give
+    three results. Not informative when every velocity is zero (an untrained zero-initialised output layer).
+
+    Fix: pass the scale and the indicator all the way down. Source: arXiv 2207.12598, section 3.2.
+    """
+    base = runs["base"]
+    require(base.reading.guided, "guidance is off in the native case; give the subject a guided one")
+    evaluations = base.reading.evaluations
+    require(any(bool(e.v_cond.any()) for e in evaluations), "every velocity is zero (zero-initialised output layer?)")
+    alone = [k for k, e in enumerate(evaluations) if e.v_uncond is None]
+    yield exact(
+        not alone,
+        f"guidance scale {base.case.guidance_scale:g} asked for, but no unconditional velocity was evaluated in "
+        f"{len(alone)} of {len(evaluations)} evaluations (first in evaluation {alone[0] if alone else 0})",
+        where="run base",
+        diagnosis="guidance acts in an interval of the steps, which no field of FlowSpec declares"
+        if len(alone) < len(evaluations)
+        else None,
+    )
+    uncond = [e for e in evaluations if e.v_uncond is not None]
+    if uncond:
+        differ = any(e.v_uncond is not None and not torch.equal(e.v_cond, e.v_uncond) for e in uncond)
+        yield exact(
+            differ,
+            "conditional and unconditional velocities are equal in every step, so guidance cannot act",
+            where="run base",
+            diagnosis="the null indicator does not reach the network, or marks nothing",
+        )
+    for name in ("unguided", "other"):
+        yield exact(
+            not bitwise(base.result, runs[name].result),
+            f"guidance scales {base.case.guidance_scale:g} and {runs[name].case.guidance_scale:g} give the same images",
+            where=f"runs base and {runs[name].name}",
+            diagnosis="the scale does not reach the loop",
+        )
+
+
+@rule("FM205", "guidance-not-off")
+def guidance_not_off(run: Run) -> Iterator[Check]:
+    """At the neutral scale guidance has no effect: the state moves along v_cond alone (`w = 0`, or `s = 1`).
+
+    How it goes wrong: `scale or default` turns 0 into the default, the neutral scale of the other formula is used,
+    an offset is added to the scale.
+
+    Checked: the weight recovered from every move of the runs at the neutral scale. Where the unconditional branch is
+    not evaluated at all there is nothing that could act, which is right too.
+
+    Fix: test for `None`, not for truth; take the neutral scale from the formula. Source: arXiv 2207.12598, eq. 6.
+    """
+    reading = run.reading
+    require(not reading.guided, f"guidance is on at scale {run.case.guidance_scale:g}")
+    for move in reading.moves:
+        where = by_step(run, move.step)
+        if move.uncond is None:
+            yield exact(True, "", where=where)
+            continue
+        require_finite(move.start, move.end, move.cond, move.uncond)
+        observed = move.coefficients
+        if not observed.determined or observed.dt == 0 or move.alike:
+            continue
+        allowed = fit_errors(move).weight(observed.dt, 0.0)
+        # Nearly parallel velocities cannot tell a weight of 1 from none; what is no combination of them is FM501.
+        if not allowed < 1 or not bool((move.leftover <= fit_bound(move)).all()):
+            continue
+        yield within(
+            abs(observed.weight),
+            allowed,
+            f"at the neutral scale {run.case.guidance_scale:g} the loop behaves as "
+            f"u + {1 + observed.weight:.6g} (c - u)",
+            where=where,
+        )
+
+
+@rule("FM206", "guided-initial-state", wishes=_scales)
+def guided_initial_state(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """Guidance acts on the velocity only: the initial state is the same, bit for bit, at every guidance scale.
+
+    How it goes wrong: `x = (1 + w) z_cond - w z_uncond` before the loop, on top of or instead of the guided velocity.
+    The start leaves the distribution that the flow was trained from.
+
+    Checked: the state of the first evaluation at three guidance scales, same seed and prompts.
+
+    Fix: start from the conditional latent alone. Source: CrossFlow, arXiv 2412.15213, section on the CFG indicator.
+    """
+    base = runs["base"]
+    for name in ("unguided", "other"):
+        other = runs[name]
+        start, here = base.reading.initial, other.reading.initial
+        yield exact(
+            bitwise(start, here),
+            f"the initial state changes with the guidance scale ({base.case.guidance_scale:g} against "
+            f"{other.case.guidance_scale:g}): {_apart(start, here)}",
+            where=f"runs base and {other.name}",
+            diagnosis="guidance is mixed into the initial state",
+        )
+
+
+def _apart(a: Tensor, b: Tensor) -> str:
+    if a.shape != b.shape:
+        return f"{describe(a)} against {describe(b)}"
+    return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"

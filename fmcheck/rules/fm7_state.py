@@ -1,0 +1,172 @@
+"""FM7, continued: what `generate()` must leave as it found it, and whether a second call is like the first."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from fmcheck.plan import Plan, Run, Wish
+from fmcheck.rules.evidence import bitwise, exact, require
+from fmcheck.rules.registry import Check, rule
+
+_BOTH = ("generate", "loss")
+_COMPONENTS = ("text", "velocity", "sample", "decode")
+
+
+@rule("FM709", "model-changed")
+def model_changed(run: Run) -> Iterator[Check]:
+    """`generate()` leaves the model as it found it: values, gradient flags, train or eval modes, hooks.
+
+    How it goes wrong: EMA weights are swapped in and not back, `eval()` is called and training goes on without
+    dropout, running statistics move, a hook is registered in every call.
+
+    Checked: every parameter and buffer of the model, bit for bit, and modes, flags and hooks, before and after every
+    plain run. Parameters that appear are FM403.
+
+    Fix: restore in a `finally`. Source: training continued from EMA weights after a preview, huggingface/diffusers
+    issue 2321.
+    """
+    changes = [change for change in run.trace.model_changes if not change.endswith(" appeared")]
+    yield exact(not changes, f"the run changed the model: {'; '.join(changes[:3])}{_more(changes)}")
+
+
+def _more(changes: list[str]) -> str:
+    return f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+
+
+@rule("FM710", "inputs-changed", kinds=_BOTH)
+def inputs_changed(run: Run) -> Iterator[Check]:
+    """Nobody's input is written to: the tensors that the caller passes, and those that the loop passes on.
+
+    How it goes wrong: `x += dt * v` on the caller's latents, padding masked in place, a network that scales its input
+    in place, so that the state which the loop then updates is not the one it integrated.
+
+    Checked: the token tensors before and after the run, and the input tensors of every observed call before and after
+    that call, bit for bit.
+
+    Fix: write out of place, or `clone()` first. Source: a node that writes into a latent shared upstream,
+    Lightricks/ComfyUI-LTXVideo issue 552.
+    """
+    entries = [call for call in run.trace.calls if call.role == run.wish.kind]
+    changed = {*run.trace.input_changes, *(name for call in entries for name in call.mutated)}
+    yield exact(not changed, f"the run changed the tensors it was given: {', '.join(sorted(changed))}")
+    for call in run.trace.calls:
+        if call.role != run.wish.kind:
+            message = f"{call.role} wrote into its input {', '.join(call.mutated)}"
+            yield exact(not call.mutated, message, where=call.name)
+
+
+def _first_and_again(plan: Plan) -> Mapping[str, Wish]:
+    return {"base": plan.base, "again": plan.again}
+
+
+@rule("FM711", "not-repeatable", wishes=_first_and_again)
+def not_repeatable(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """A call depends on its arguments alone: A, B, A on one object gives the same numbers for A, bit for bit.
+
+    How it goes wrong: a position table or mapping layer rebuilt for the last size, a text cache keyed by too little,
+    a noise source kept from the first call, a scheduler whose state is not reset.
+
+    Checked: the native case, another size, another seed, and the native case again; the initial state, every state
+    and velocity, and the pictures. The first difference is reported. Kernels that are not deterministic (some on
+    CUDA) fail too, and rightly: nothing else here could be reproduced.
+
+    Fix: keep nothing between calls, or key it by everything it depends on. Source: second pipeline call differs,
+    huggingface/diffusers issue 4875.
+    """
+    base, again = runs["base"], runs["again"]
+    first, second = base.trace.of("velocity"), again.trace.of("velocity")
+    yield exact(
+        len(first) == len(second),
+        f"{len(first)} network calls the first time, {len(second)} the second",
+        where="run again",
+    )
+    for name, before, after, cause in _pairs(base, again):
+        same = bitwise(before, after)
+        yield exact(
+            same, f"{name} differs on the second call; {_apart(before, after)}", where="run again", diagnosis=cause
+        )
+        if not same:
+            break
+
+
+def _pairs(base: Run, again: Run) -> Iterator[tuple[str, Tensor, Tensor, str]]:
+    """What both runs saw, in order: `(name, first, second, what a difference there means)`."""
+    kept = "the loop keeps something from call to call"
+    for one, other in zip(base.trace.of("velocity"), again.trace.of("velocity"), strict=False):
+        start = "the initial state" if one.number == 0 else f"the state of {one.name}"
+        cause = "text latent, noise or mapping is kept from an earlier call" if one.number == 0 else kept
+        states = one.inputs.get("x"), other.inputs.get("x")
+        if isinstance(states[0], Tensor) and isinstance(states[1], Tensor):
+            yield start, states[0], states[1], cause
+        if one.output is not None and other.output is not None:
+            yield f"the output of {one.name}", one.output, other.output, "the network keeps something from call to call"
+    yield "the result", base.result, again.result, "what follows the loop keeps something from call to call"
+
+
+def _apart(a: Tensor, b: Tensor) -> str:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"{a.dtype} {list(a.shape)} against {b.dtype} {list(b.shape)}"
+    return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"
+
+
+@rule("FM713", "process-changed", kinds=_BOTH)
+def process_changed(run: Run) -> Iterator[Check]:
+    """Process-wide settings are as before: grad mode, default dtype, threads, deterministic flags, environment.
+
+    How it goes wrong: `torch.set_grad_enabled(False)` without a context, `torch.set_default_dtype` while a model is
+    loaded, `cudnn.benchmark = True` for speed. What breaks is the caller's next step, far away.
+
+    Checked: the settings before and after every plain run and the loss; they are put back for the next run.
+
+    Fix: context managers, or set them in the program and not in the library. Source: PyTorch, locally disabling
+    gradient computation.
+    """
+    changes = run.trace.process_changes
+    yield exact(not changes, f"{run.wish.kind} left process-wide settings changed: {', '.join(changes)}")
+
+
+@rule("FM714", "train-mode-sampling")
+def train_mode_sampling(run: Run) -> Iterator[Check]:
+    """No dropout and no batch normalisation is in train mode while pictures are made.
+
+    How it goes wrong: `inference_mode()` is taken for `eval()`, an adapter added after `eval()` starts in train mode,
+    a preview in the middle of training never switches.
+
+    Checked: every call of `text`, `velocity`, `sample` and `decode` that is a method of a module: whether a dropout
+    layer with p > 0 or a batch normalisation inside it is in train mode. Functional dropout is not seen here, but it
+    draws (FM706).
+
+    Fix: `model.eval()` in `generate()`, and back in a `finally`. Source: train-mode layers during sampling,
+    lucidrains/denoising-diffusion-pytorch issue 327.
+    """
+    for call in run.trace.calls:
+        if call.role in _COMPONENTS:
+            yield exact(
+                not call.dropout,
+                f"{call.role} ran with dropout or batch normalisation in train mode",
+                where=call.name,
+                diagnosis="eval() was never called" if call.training else "a layer inside was left in train mode",
+            )
+
+
+@rule("FM715", "grad-recording")
+def grad_recording(run: Run) -> Iterator[Check]:
+    """`generate()` records no gradients: grad mode is off whenever the velocity network is called.
+
+    How it goes wrong: `@torch.no_grad()` is missing. Every step keeps its activations alive, and memory grows with the
+    number of steps. Numbers are right, so this is a warning.
+
+    Checked: grad mode at every velocity call of every plain run. A result with a graph is FM704.
+
+    Fix: decorate `generate()`, or wrap the call in `torch.inference_mode()` in the subject if callers do so.
+    Source: PyTorch, locally disabling gradient computation.
+    """
+    calls = run.trace.of("velocity")
+    require(bool(calls), "the velocity network was never called")
+    recording = [call.name for call in calls if call.grad]
+    yield exact(
+        not recording,
+        f"gradients were recorded in {len(recording)} of {len(calls)} velocity calls",
+        severity="warning",
+        diagnosis="torch.no_grad() is missing around generate",
+    )

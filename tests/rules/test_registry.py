@@ -1,0 +1,62 @@
+"""The registry: codes, documentation, selection, and what a rule must not do."""
+
+import ast
+import inspect
+
+import pytest
+
+from fmcheck.errors import DeclarationError, InternalError
+from fmcheck.rules import Rule, all_rules, get_rule, select_rules
+from fmcheck.rules.registry import FAMILIES, rule
+
+RULES = all_rules()
+
+
+def test_codes_are_sorted_unique_and_of_known_families() -> None:
+    codes = [known.code for known in RULES]
+    assert codes == sorted(set(codes))
+    assert {known.family for known in RULES} <= set(FAMILIES)
+    assert len({known.name for known in RULES}) == len(RULES)
+
+
+@pytest.mark.parametrize("known", RULES, ids=str)
+def test_the_docstring_is_a_page(known: Rule) -> None:
+    assert known.summary.endswith((".", "`"))
+    for part in ("How it goes wrong:", "Checked:", "Fix:", "Source:"):
+        assert part in known.doc, f"{known}: no {part}"
+
+
+@pytest.mark.parametrize("known", RULES, ids=str)
+def test_a_rule_neither_returns_early_nor_asserts(known: Rule) -> None:
+    tree = ast.parse(inspect.getsource(known.function))
+    kinds = {type(node) for node in ast.walk(tree)}
+    assert not kinds & {ast.Return, ast.Assert, ast.Try}, "premises belong in require(), not in an early return"
+    assert inspect.isgeneratorfunction(known.function)
+
+
+def test_rules_are_found_by_code_and_name_and_prefix() -> None:
+    assert get_rule("fm203") is get_rule("wrong-guidance")
+    with pytest.raises(DeclarationError, match="did you mean 'FM20"):
+        get_rule("FM2033")
+    chosen = select_rules(["FM2", "fm305"], ["FM203"])
+    assert [r.code for r in chosen] == ["FM201", "FM202", "FM204", "FM205", "FM206", "FM305"]
+    assert select_rules() == RULES
+
+
+@pytest.mark.parametrize("arguments", [(["FM99"], []), ([], ["XX"])])
+def test_a_mistyped_selection_is_an_error(arguments: tuple[list[str], list[str]]) -> None:
+    with pytest.raises(DeclarationError, match="no rule code starts with"):
+        select_rules(*arguments)
+
+
+def test_codes_and_documentation_are_demanded() -> None:
+    def documented(run: object) -> list[object]:
+        """Something."""
+        return []
+
+    with pytest.raises(InternalError, match="letters and three digits"):
+        rule("FM20", "too-short")
+    with pytest.raises(InternalError, match="FM203 is taken by wrong-guidance"):
+        rule("FM203", "again")(documented)
+    with pytest.raises(InternalError, match="has no docstring"):
+        rule("MY001", "bare")(lambda run: [])
