@@ -1,0 +1,125 @@
+"""What a mutant and a correct variation are, and the lists of all of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fmcheck.errors import DeclarationError, InternalError, did_you_mean
+from fmcheck.subject import Subject
+
+__all__ = [
+    "Mutant",
+    "Variation",
+    "all_mutants",
+    "all_variations",
+    "get_mutant",
+    "mutant",
+    "subject_mutant",
+    "variation",
+]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A deliberate defect of the tiny model.
+
+    Attributes:
+        name: names the defect.
+        caught_by: code of the rule that must catch it.
+        change: gets the clean subject of the tiny model and returns the broken one.
+    """
+
+    name: str
+    caught_by: str
+    change: Callable[[Subject], Subject]
+
+    @property
+    def summary(self) -> str:
+        return next(iter((self.change.__doc__ or "").splitlines()), "")
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A correct pipeline with other conventions, on which every rule must stay silent.
+
+    `warns` holds the codes of the rules that must warn (and not fail): what is declared may still cost something.
+    """
+
+    name: str
+    change: Callable[[Subject], Subject]
+    warns: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        return next(iter((self.change.__doc__ or "").splitlines()), "")
+
+
+_MUTANTS: dict[str, Mutant] = {}
+_VARIATIONS: dict[str, Variation] = {}
+
+
+def mutant(caught_by: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Register a function that breaks a freshly built tiny model in place as a mutant of its own name."""
+
+    def register(breaks: Callable[[Any], None]) -> Callable[[Any], None]:
+        def change(subject: Subject) -> Subject:
+            def build(case: Any) -> Any:
+                model = subject.build(case)
+                breaks(model)
+                return model
+
+            return subject.but(name=f"tiny with {breaks.__name__}", build=build)
+
+        change.__doc__ = breaks.__doc__
+        _add(_MUTANTS, Mutant(breaks.__name__, caught_by, change))
+        return breaks
+
+    return register
+
+
+def subject_mutant(caught_by: str) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
+    """Register a function from the clean subject to a broken one, for defects outside the model object."""
+
+    def register(change: Callable[[Subject], Subject]) -> Callable[[Subject], Subject]:
+        _add(_MUTANTS, Mutant(change.__name__, caught_by, change))
+        return change
+
+    return register
+
+
+def variation(*, warns: Iterable[str] = ()) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
+    """Register a function from the clean subject to a correct one with other conventions."""
+
+    def register(change: Callable[[Subject], Subject]) -> Callable[[Subject], Subject]:
+        _add(_VARIATIONS, Variation(change.__name__, change, tuple(warns)))
+        return change
+
+    return register
+
+
+def _add(known: dict[str, Any], entry: Any) -> None:
+    if entry.name in known:
+        raise InternalError(f"{entry.name} is registered twice")
+    if not entry.summary:
+        raise InternalError(f"{entry.name} has no docstring")
+    known[entry.name] = entry
+
+
+def all_mutants() -> list[Mutant]:
+    """Every mutant, in the order of its registration: the development log's first."""
+    return list(_MUTANTS.values())
+
+
+def all_variations() -> list[Variation]:
+    return list(_VARIATIONS.values())
+
+
+def get_mutant(name: str) -> Mutant:
+    """The mutant with a name.
+
+    Raises:
+        DeclarationError: there is none; names the nearest.
+    """
+    if name not in _MUTANTS:
+        raise DeclarationError(f"no mutant {name!r}{did_you_mean(name, _MUTANTS)}; `fmcheck mutants --list` lists them")
+    return _MUTANTS[name]

@@ -1,0 +1,66 @@
+"""The kill matrix: every mutant is caught by the rule it names, and no rule says a word about a correct variation."""
+
+import pytest
+
+from fmcheck.errors import DeclarationError
+from fmcheck.mutants import all_mutants, all_variations, get_mutant, kill_table
+from fmcheck.outcome import Outcome
+from fmcheck.rules import get_rule
+from fmcheck.run import Session, check
+from fmcheck.subject import Subject
+
+
+def _judged(entry, tiny: Subject) -> Outcome:
+    try:
+        rule = get_rule(entry.caught_by)
+    except DeclarationError as error:
+        pytest.fail(f"{entry.name}: {error}")
+    return Session(entry.change(tiny)).judge(rule)
+
+
+def _chosen():
+    """The development log's defects, and one mutant a rule; `fmcheck mutants`, which CI runs, goes through all."""
+    rest = {}
+    for entry in all_mutants():
+        key = entry.name if entry.name.startswith("log") else entry.caught_by
+        rest.setdefault(key, entry)
+    return list(rest.values())
+
+
+@pytest.mark.parametrize("entry", _chosen(), ids=lambda m: f"{m.caught_by}-{m.name}")
+def test_the_named_rule_catches_the_mutant(entry, tiny: Subject):
+    outcome = _judged(entry, tiny)
+    findings = [f for f in outcome.findings if f.severity != "note"]
+    assert findings, f"{entry.caught_by} {outcome.status} after {outcome.checks} checks: {outcome.reason}"
+
+
+@pytest.mark.parametrize("entry", all_variations(), ids=lambda v: v.name)
+def test_no_rule_objects_to_a_correct_variation(entry, tiny: Subject):
+    report = check(entry.change(tiny))
+    objections = [str(f) for f in report.findings if not (f.severity == "warning" and f.code in entry.warns)]
+    assert not objections
+    assert not report.problems
+
+
+@pytest.mark.parametrize("entry", [v for v in all_variations() if v.warns], ids=lambda v: v.name)
+def test_a_declared_cost_is_a_warning(entry, tiny: Subject):
+    report = check(entry.change(tiny), select=entry.warns)
+    assert {f.code for f in report.findings} == set(entry.warns)
+    assert not report.failed()
+    assert report.failed(strict=True)
+
+
+def test_no_rule_objects_to_the_clean_model(tiny: Subject):
+    report = check(tiny)
+    assert not [str(finding) for finding in report.findings]
+    assert report.count("passed") == len(report.outcomes)
+
+
+def test_the_kill_table_says_who_caught_what():
+    seen = []
+    kills = kill_table([get_mutant("clamped_at_a_thousandth")], on_mutant=seen.append, full=True)
+    assert seen == kills
+    assert kills[0].verdict == "caught by FM305"
+    assert "FM303" in kills[0].also
+    assert kills[0].calls > 0
+    assert kills[0].seconds > 0
