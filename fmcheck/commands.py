@@ -1,0 +1,115 @@
+"""What the commands do. Each returns an exit code where it can fail."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fmcheck.errors import DeclarationError
+from fmcheck.gate import Gate
+from fmcheck.outcome import Report
+from fmcheck.report.explain import explain_page
+from fmcheck.report.github import github_lines
+from fmcheck.report.json import report_json, rules_json
+from fmcheck.report.tables import rules_page
+from fmcheck.report.text import report_page
+from fmcheck.report.verdict import verdict_of
+from fmcheck.rules import all_rules, get_rule, select_rules
+
+__all__ = ["contained", "explain", "progress", "rules", "run", "stdout", "width_of"]
+
+# Wider lines are hard to read, even where the terminal has room for them.
+_WIDEST = 120
+
+
+def run(gate: Gate, output_format: str, *, verbose: bool = False) -> int:
+    """Check, write the report to stdout; 1 when the gate fails.
+
+    Raises:
+        InternalError: a rule broke. The report of the others has been written by then.
+    """
+    report = _checked(gate)
+    verdict = verdict_of(report, strict=gate.strict, min_checked=gate.min_checked)
+    context = gate.context()
+    if output_format == "json":
+        print(report_json(report, verdict, context))
+    elif output_format == "github":
+        print("\n".join(github_lines(report, verdict, context)))
+    else:
+        console = stdout()
+        report_page(report, verdict, context, width=width_of(console), verbose=verbose).show(console)
+    if report.broken:
+        raise report.broken[0]
+    return int(verdict.failed)
+
+
+def rules(output_format: str) -> None:
+    """The table of all rules."""
+    if output_format == "json":
+        print(rules_json(all_rules()))
+        return
+    console = stdout()
+    rules_page(all_rules(), width=width_of(console)).show(console)
+
+
+def explain(code: str) -> None:
+    """The page of one rule.
+
+    Raises:
+        DeclarationError: no such rule; names the nearest.
+    """
+    console = stdout()
+    explain_page(get_rule(code), width=width_of(console)).show(console)
+
+
+def _checked(gate: Gate) -> Report:
+    total = len(select_rules(gate.select, gate.ignore))
+    with contained(), progress(total, "rules") as (say, advance):
+        return gate.check(on_run=lambda name: say(f"run {name}"), on_outcome=lambda _: advance())
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run the user's code so that it cannot speak for fmcheck: its prints go to stderr, and its exits are errors.
+
+    Otherwise a model that prints its steps would break the JSON, and one that calls `sys.exit(0)` would pass the gate.
+
+    Raises:
+        DeclarationError: the code called `sys.exit`.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as exit_:
+        raise DeclarationError(
+            f"the subject called sys.exit({exit_.code!r}) while it was imported or run, so nothing was judged; "
+            "raise an exception instead"
+        ) from exit_
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A bar on stderr that disappears; nothing where stderr is no terminal. Yields `(say, advance)`."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield (lambda text: bar.update(task, description=text)), (lambda: bar.advance(task))
+
+
+def stdout() -> Console:
+    """The console of reports."""
+    return Console(file=sys.stdout)
+
+
+def width_of(console: Console) -> int:
+    """Columns to fill."""
+    return min(console.width, _WIDEST)

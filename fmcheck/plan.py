@@ -1,0 +1,362 @@
+"""The plan: which runs of a subject there are to wish for. Equal wishes are one run."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fmcheck.case import Case
+from fmcheck.errors import NotInformative
+from fmcheck.record.disturb import (
+    Disturbance,
+    change_argument,
+    change_input,
+    change_output,
+    raise_in,
+)
+from fmcheck.record.reading import Reading
+from fmcheck.record.trace import Trace
+from fmcheck.subject import Subject
+
+__all__ = ["Plan", "Run", "Wish"]
+
+Tokens = Literal["plain", "padded", "masked"]
+
+_OTHER_PROMPTS = (
+    "a small white star on a green background",
+    "a large orange square, bottom left",
+    "a blue circle on a red background, top right",
+    "a large black triangle",
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One run that a rule wants. Wishes that differ only in their name share a run.
+
+    Attributes:
+        name: for reports.
+        kind: `generate` or `loss`.
+        disturbances: deliberate changes at observation points.
+        disturb_rng: seed the global generators with this number first.
+        tokens: the subject's own tokens, `padded` further, or with other values under the mask (`masked`).
+        after: runs that must have been made before this one, on the same model object.
+        rotates_text_of: the text latent is that run's, its rows rotated by one, so that the noise follows its prompt.
+        turn: tells repeated equal runs apart.
+    """
+
+    name: str = field(compare=False)
+    case: Case
+    kind: Literal["generate", "loss"] = "generate"
+    disturbances: tuple[Disturbance, ...] = ()
+    disturb_rng: int | None = None
+    tokens: Tokens = "plain"
+    after: tuple["Wish", ...] = ()
+    rotates_text_of: "Wish | None" = None
+    turn: int = 0
+
+
+@dataclass
+class Run:
+    """A wish fulfilled: the trace, and the reading of it."""
+
+    wish: Wish
+    subject: Subject
+    trace: Trace
+    _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def memo(self, compute: Callable[["Run"], Any]) -> Any:
+        """`compute(self)`, once per run, for intermediate results that several rules share (exceptions too)."""
+        if compute not in self._memo:
+            try:
+                self._memo[compute] = compute(self)
+            except NotInformative as reason:
+                self._memo[compute] = reason
+        found = self._memo[compute]
+        if isinstance(found, NotInformative):
+            raise found
+        return found
+
+    @property
+    def name(self) -> str:
+        return self.wish.name
+
+    @property
+    def case(self) -> Case:
+        return self.wish.case
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The trace as steps of a flow."""
+        return Reading(self.trace, self.subject.spec)
+
+    @property
+    def result(self) -> Tensor:
+        """The images that came out.
+
+        Raises:
+            NotInformative: the run raised, or returned no tensor.
+        """
+        if self.trace.result is None:
+            raise NotInformative(f"run {self.name!r}: {self.failure or 'no tensor came out'}")
+        return self.trace.result
+
+    @property
+    def failure(self) -> str | None:
+        """The exception that ended the run, in one line; None when it came to its end."""
+        error = self.trace.error
+        if error is None:
+            return None
+        first_line = next(iter(str(error).splitlines()), "")
+        return f"{self.wish.kind} raised {type(error).__name__}: {first_line[:200]}"
+
+
+class Plan:
+    """The runs that a subject allows, derived from its native case. Rules pick from these, so that runs are shared."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.native = subject.case
+
+    def _wish(self, name: str, *, case: Case | None = None, **rest: Any) -> Wish:
+        return Wish(name, case or self.native, **rest)
+
+    # Plain runs: undisturbed, all of them judged by every trace rule.
+
+    @cached_property
+    def base(self) -> Wish:
+        """The native case."""
+        return self._wish("base")
+
+    @cached_property
+    def unguided(self) -> Wish:
+        """The native case at the neutral guidance scale."""
+        return self._wish("unguided", case=self.native.but(guidance_scale=self.subject.spec.neutral_scale))
+
+    @cached_property
+    def other_scale(self) -> Wish:
+        """Another guidance scale, on the same side of the neutral one, not a round number, and guided in any case."""
+        spec, scale = self.subject.spec, self.native.guidance_scale
+        beyond = scale - spec.neutral_scale
+        other = spec.neutral_scale + 1.5 * beyond + math.copysign(0.125, beyond)
+        if spec.guidance_weight(other) == 0 and spec.guidance_from is not None:
+            other = max(spec.guidance_from, spec.neutral_scale) + 1.625
+        return self._wish("other-scale", case=self.native.but(guidance_scale=other))
+
+    @cached_property
+    def one_step(self) -> Wish:
+        """A single step and a single prompt."""
+        return self._wish("one-step", case=self.native.with_batch(1).but(num_steps=1))
+
+    @cached_property
+    def more_steps(self) -> Wish:
+        """Twice the steps."""
+        return self._wish("more-steps", case=self.native.but(num_steps=2 * self.native.num_steps))
+
+    @cached_property
+    def many_steps(self) -> Wish:
+        """Fifty steps, barely guided, at the smallest size: where a cap or a threshold on small steps shows."""
+        case = self._small.with_batch(2).but(num_steps=50, guidance_scale=self._scale(0.4375))
+        return self._wish("many-steps", case=case)
+
+    @cached_property
+    def crowd(self) -> Wish:
+        """Nine prompts, strongly guided, at the smallest size: where a chunk size or a cap on the scale shows."""
+        case = self._small.with_batch(9).but(num_steps=2, guidance_scale=self._scale(7.1875))
+        return self._wish("crowd", case=case)
+
+    @cached_property
+    def larger(self) -> Wish:
+        """One prompt at a size with more pixels than the native one, where there is such a size."""
+        case, multiple = self.native, self.subject.spec.multiple
+        height, width = self._legal(case.height + 2 * multiple, case.width + multiple)
+        return self._wish("larger", case=case.with_batch(1).but(height=height, width=width, num_steps=2))
+
+    @cached_property
+    def wide(self) -> Wish:
+        """Another shape with the same number of pixels: half as high and twice as wide, when that is allowed."""
+        case, multiple = self.native, self.subject.spec.multiple
+        height, width = case.height // 2, case.width * 2
+        if height % multiple or height == 0:
+            height, width = case.height, case.width + multiple
+        height, width = self._legal(height, width)
+        return self._wish("wide", case=case.but(height=height, width=width))
+
+    def _scale(self, weight: float) -> float:
+        """The guidance scale of a weight, or of the next larger one that the spec calls guided."""
+        spec = self.subject.spec
+        scale = spec.neutral_scale + weight
+        return scale if spec.guidance_weight(scale) else (spec.guidance_from or 0.0) + weight
+
+    def _legal(self, height: int, width: int) -> tuple[int, int]:
+        """The size itself, or the declared legal one with the nearest number of rows and columns."""
+        sizes = self.subject.sizes
+        if sizes is None:
+            return height, width
+        best = min(sizes, key=lambda size: abs(math.log(size[0] / height)) + abs(math.log(size[1] / width)))
+        return best[0], best[1]
+
+    @cached_property
+    def _small(self) -> Case:
+        """The native case at the smallest legal size that is two cells high and three wide."""
+        multiple = self.subject.spec.multiple
+        height, width = self._legal(2 * multiple, 3 * multiple)
+        return self.native.but(height=height, width=width)
+
+    @cached_property
+    def other_size(self) -> Wish:
+        """Fewer pixels, not square, and `B == w` of the latent where that is possible: broadcast faults show there."""
+        native, multiple = self.native, self.subject.spec.multiple
+        cells = max(2, min(native.height, native.width) // multiple // 2)
+        width, height = cells * multiple, (cells + 1) * multiple
+        if (height, width) == (native.height, native.width):
+            height += multiple
+        height, width = self._legal(height, width)
+        batch = width // self.subject.spec.downsampling
+        case = native.but(height=height, width=width, num_steps=3)
+        return self._wish("other-size", case=case.with_batch(batch) if batch <= 4 else case)
+
+    @cached_property
+    def low_precision(self) -> Wish | None:
+        """The native case with the network in the first lower precision that the subject allows."""
+        lower = [d for d in self.subject.dtypes if d in ("bfloat16", "float16") and d != self.native.dtype]
+        return self._wish(lower[0], case=self.native.but(dtype=lower[0])) if lower else None
+
+    @cached_property
+    def plain(self) -> tuple[Wish, ...]:
+        """Every plain `generate` run."""
+        runs = (
+            self.base,
+            self.unguided,
+            self.other_scale,
+            self.one_step,
+            self.more_steps,
+            self.wide,
+            self.other_size,
+            self.many_steps,
+            self.crowd,
+            self.larger,
+            self.low_precision,
+        )
+        # Equal wishes are one run: a native case of one step and one prompt is `one_step` itself.
+        return tuple(dict.fromkeys(run for run in runs if run is not None))
+
+    # Related runs.
+
+    @cached_property
+    def again(self) -> Wish:
+        """The native case once more, after another size and another seed: A, B, A on one object."""
+        return self._wish("again", after=(self.base, self.other_size, self.other_seed), turn=1)
+
+    @cached_property
+    def other_size_again(self) -> Wish:
+        """The other size once more, after the native one came back.
+
+        The global generators are disturbed, since every run starts at the same state of them: a layer that is built
+        anew with random weights would get the same ones otherwise.
+        """
+        return self._wish("other-size-again", case=self.other_size.case, disturb_rng=20250826, after=(self.again,))
+
+    @cached_property
+    def other_seed(self) -> Wish:
+        return self._wish("other-seed", case=self.native.but(seed=_next_seed(self.native)))
+
+    @cached_property
+    def other_rng(self) -> Wish:
+        """The native case with disturbed global random generators."""
+        return self._wish("other-global-rng", disturb_rng=20250826)
+
+    @cached_property
+    def padded(self) -> Wish:
+        return self._wish("padded", tokens="padded")
+
+    @cached_property
+    def masked(self) -> Wish:
+        return self._wish("masked", tokens="masked")
+
+    def neighbours(self, row: int, case: Case | None = None) -> Wish:
+        """Other prompts in every row but one, of the native case or another one."""
+        case = case or self.native
+        prompts = [p if i == row else _OTHER_PROMPTS[i % 4] for i, p in enumerate(case.prompts)]
+        return self._wish(f"neighbours-of-{row}", case=case.but(prompts=tuple(prompts)))
+
+    def poisoned(self, row: int) -> Wish:
+        """NaN in every row but one of all that the velocity network (and the text encoder) return."""
+        batch = self.native.batch
+
+        def poison(_: dict[str, Any], output: Tensor) -> Tensor:
+            if len(output) % batch:
+                raise NotInformative(f"a call on {len(output)} rows for {batch} prompts: unknown which rows are which")
+            keep = torch.arange(len(output), device=output.device) % batch == row
+            return torch.where(keep.reshape(-1, *(1,) * (output.dim() - 1)), output, math.nan)
+
+        roles = ("text", "velocity") if "text" in self.subject.points else ("velocity",)
+        changes = tuple(change_output(f"NaN outside row {row} of {role}", role, poison) for role in roles)
+        return self._wish(f"poison-around-{row}", disturbances=changes)
+
+    @cached_property
+    def permuted(self) -> Wish:
+        """The prompts in rotated order, each with the text latent that it has in the base run."""
+        prompts = self.native.prompts
+        case = self.native.but(prompts=prompts[1:] + prompts[:1])
+        return self._wish("permuted", case=case, rotates_text_of=self.base)
+
+    def fault(self, role: str) -> Wish:
+        """An exception inside an observation point."""
+        return self._wish(f"fault-in-{role}", disturbances=(raise_in(role),))
+
+    @cached_property
+    def nan_velocity(self) -> Wish:
+        """Every velocity is NaN."""
+        change = change_output("all NaN", "velocity", lambda _, v: torch.full_like(v, math.nan))
+        return self._wish("nan-velocity", disturbances=(change,))
+
+    @cached_property
+    def shifted_time(self) -> Wish:
+        """The network is told times that are a quarter of the range away."""
+        offset = self.subject.spec.time_map[1] / 4
+
+        def shift(inputs: dict[str, Any]) -> dict[str, Any]:
+            return {} if inputs.get("time") is None else {"time": inputs["time"] + offset}
+
+        return self._wish("shifted-time", disturbances=(change_input("time + 1/4", "velocity", shift),))
+
+    def argument(self, name: str, value: Any, label: str) -> Wish:
+        """Another value for one argument of the public entry."""
+        return self._wish(f"argument-{name}", disturbances=(change_argument(f"{name} = {label}", name, value),))
+
+    @cached_property
+    def impossible_sizes(self) -> dict[str, Wish]:
+        """Sizes that no correct pipeline can return; none where every size is legal."""
+        multiple, case = self.subject.spec.multiple, self.native
+        if multiple == 1:
+            return {}
+        return {
+            "height off by one": self._wish("bad-height", case=case.but(height=case.height + 1)),
+            "width off by half a cell": self._wish("bad-width", case=case.but(width=case.width + multiple // 2)),
+        }
+
+    @cached_property
+    def loss(self) -> Wish:
+        """One training loss on images of the native size."""
+        return self._wish("loss", kind="loss", case=self.native.with_batch(16))
+
+    @cached_property
+    def large_loss(self) -> Wish:
+        """One training loss with many small images, for the distribution of its times and null rows."""
+        multiple = self.subject.spec.multiple
+        height, width = self._legal(multiple, multiple)
+        case = self.native.with_batch(1024).but(height=height, width=width, seed=_next_seed(self.native))
+        return self._wish("large-loss", kind="loss", case=case)
+
+    def describe(self) -> Mapping[str, Case]:
+        """Name and case of the plain runs, for reports."""
+        return {wish.name: wish.case for wish in self.plain}
+
+
+def _next_seed(case: Case) -> int:
+    return (case.seed + 1) % 2**63

@@ -1,0 +1,139 @@
+"""One pytest test per rule: `test_mine = fmcheck.suite(subject)`.
+
+In a module of its own name: a module `fmcheck.suite` would take the place of the function `fmcheck.suite` as soon as
+somebody imports it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pytest
+
+from fmcheck.errors import DeclarationError
+from fmcheck.outcome import Expected, Outcome, stale_expectations
+from fmcheck.report.context import Context
+from fmcheck.report.text import outcome_text
+from fmcheck.rules import Rule, get_rule, select_rules
+from fmcheck.session import Session
+from fmcheck.subject import Subject
+from fmcheck.subjects import load_subject
+
+__all__ = ["OUTCOME", "WARNING", "Bench", "conclude", "rule_id", "suite"]
+
+# Names of the user properties by which outcomes travel from a test (also in an xdist worker) to the summary.
+OUTCOME, WARNING = "fmcheck", "fmcheck-warning"
+
+
+def suite(
+    subject: Subject | Callable[[], Subject] | str,
+    *,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    expected: Mapping[str, Expected | str] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    seed: int | None = None,
+    strict: bool = False,
+) -> Callable[..., None]:
+    """A test function with one case per rule; assign it to a name that pytest collects.
+
+        test_mine = fmcheck.suite("my_model.checks:subject", ignore=["FM804"])
+
+    The ids are code and name of the rule, so that `-k FM203` runs one. The runs are made at the first test that wants
+    them and shared by the others of the process; with xdist every worker makes those that its tests want.
+
+    Args:
+        subject: a Subject, a function that makes one, or its `package.module:attribute`.
+        expected: rule codes that are expected to fail, with the reason or an :class:`~fmcheck.run.Expected`.
+        device, dtype, seed: replace those of the subject's native case.
+        strict: whether warnings fail too.
+
+    Raises:
+        DeclarationError: a wrong subject, selection or expectation.
+    """
+    name = subject if isinstance(subject, str) else getattr(subject, "name", getattr(subject, "__name__", "subject"))
+    found = _found(subject)
+    changes = {"device": device, "dtype": dtype, "seed": seed}
+    found = found.but(case=found.case.but(**{key: value for key, value in changes.items() if value is not None}))
+    expectations = {get_rule(code).code: _as_expected(code, entry) for code, entry in (expected or {}).items()}
+    bench = Bench(name, found, expectations, strict=strict)
+    rules = select_rules(select, ignore)
+
+    @pytest.mark.parametrize("rule", rules, ids=[rule_id(rule) for rule in rules])
+    def test_rule(rule: Rule, request: pytest.FixtureRequest) -> None:
+        nodeid = request.node.nodeid.partition("[")[0]
+        bench.judge(rule, request.node, rerun=f"pytest '{nodeid}' -k {{code}}")
+
+    return test_rule
+
+
+@dataclass
+class Bench:
+    """One session that the tests of a suite share, made at the first of them."""
+
+    target: str
+    subject: Subject
+    expected: Mapping[str, Expected] = field(default_factory=dict)
+    strict: bool = False
+
+    @cached_property
+    def session(self) -> Session:
+        return Session(self.subject)
+
+    def judge(self, rule: Rule, node: pytest.Item, *, rerun: str) -> None:
+        """Judge one rule inside a test and end the test as the outcome says."""
+        try:
+            outcome = self.session.judge(rule, self.expected.get(rule.code))
+        except DeclarationError as error:
+            pytest.fail(f"fmcheck: {error}", pytrace=False)
+        context = Context(target=self.target, subject=self.session.subject, rerun=rerun)
+        stale = list(stale_expectations([outcome], self.expected))
+        conclude(outcome, context, node, stale=stale, strict=self.strict)
+
+
+def conclude(outcome: Outcome, context: Context, node: pytest.Item, *, stale: list[str], strict: bool) -> None:
+    """End a test as the outcome of its rule says, and leave a note for the summary.
+
+    Failed fails with the text report; expected failure is an xfail; skipped, not informative and out of resources
+    are skips with their reason, since nothing was judged; a stale expectation fails.
+    """
+    warned = any(finding.severity == "warning" for finding in outcome.findings)
+    failed = outcome.status == "failed" or bool(stale) or (strict and warned and outcome.status == "passed")
+    node.user_properties.append((OUTCOME, "failed" if failed else outcome.status))
+    text = outcome_text(outcome, context) if outcome.findings else ""
+    if stale:
+        pytest.fail(f"stale expected failure: {'; '.join(stale)}", pytrace=False)
+    if outcome.status == "expected":
+        pytest.xfail(outcome.reason)
+    if outcome.status in ("skipped", "not informative", "out of resources"):
+        lead = "" if outcome.status == "skipped" else f"{outcome.status}: "
+        pytest.skip(f"{outcome.rule.code} {lead}{outcome.reason}")
+    if failed:
+        pytest.fail(text, pytrace=False)
+    if text:
+        node.user_properties.append((WARNING, text))
+
+
+def rule_id(rule: Rule) -> str:
+    """`FM203-wrong-guidance`."""
+    return f"{rule.code}-{rule.name}"
+
+
+def _found(subject: Any) -> Subject:
+    if isinstance(subject, str):
+        return load_subject(subject)
+    found = subject() if callable(subject) and not isinstance(subject, Subject) else subject
+    if not isinstance(found, Subject):
+        raise DeclarationError(
+            f"fmcheck.suite: expected a Subject, a function that makes one, or a string; found {type(found).__name__}"
+        )
+    return found
+
+
+def _as_expected(code: str, entry: Expected | str) -> Expected:
+    expected = Expected(entry) if isinstance(entry, str) else entry
+    if not expected.reason.strip():
+        raise DeclarationError(f"fmcheck.suite: expected failure {code} has no reason; say why it is accepted")
+    return expected

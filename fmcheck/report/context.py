@@ -1,0 +1,96 @@
+"""What a report says besides the outcomes: the subject, its native case, the machine, and how to run one rule again."""
+
+import platform
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from fmcheck import __version__
+from fmcheck.case import Case
+from fmcheck.plan import Plan, Wish
+from fmcheck.rules import Rule
+from fmcheck.subject import Subject
+
+__all__ = ["Context", "cases_of", "rerun_command", "versions"]
+
+_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The frame of a report.
+
+    Attributes:
+        target: the subject as the user named it.
+        subject: after the command line and the configuration changed its case and spec.
+        rerun: the command that repeats one rule, with `{code}` where the rule's code goes.
+        cases: the case of every run that a selected rule may wish for, by the name of the run.
+        remarks: lines for the header.
+    """
+
+    target: str
+    subject: Subject
+    rerun: str
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def case(self) -> Case:
+        return self.subject.case
+
+    def shapes(self, case: Case | None) -> str:
+        """The case in one line of shapes; the native case for a finding about several runs."""
+        case = case or self.case
+        latent = ",".join(map(str, (case.batch, *self.subject.spec.latent_size(case.height, case.width))))
+        return (
+            f"latent {_SHORT[case.dtype]}[{latent}]  image {case.height}x{case.width}  steps {case.num_steps}  "
+            f"guidance {case.guidance_scale:g}  {case.device}"
+        )
+
+    def rerun_of(self, code: str) -> str:
+        """The command that repeats one rule."""
+        return self.rerun.replace("{code}", code)
+
+
+def rerun_command(target: str, case: Case, native: Case) -> str:
+    """`fmcheck run TARGET --select {code} --seed 0`, with device and dtype where they are not the subject's own."""
+    words = ["fmcheck run", shlex.quote(target), "--select {code}", f"--seed {case.seed}"]
+    if case.device != native.device:
+        words.append(f"--device {case.device}")
+    if case.dtype != native.dtype:
+        words.append(f"--dtype {case.dtype}")
+    return " ".join(words)
+
+
+def cases_of(subject: Subject, rules: Iterable[Rule]) -> dict[str, Case]:
+    """The case of every run that the rules may wish for, by the name of the run. Makes no run."""
+    plan = Plan(subject)
+    cases: dict[str, Case] = {}
+
+    def note(wish: Wish) -> None:
+        cases.setdefault(wish.name, wish.case)
+        for earlier in wish.after:
+            note(earlier)
+
+    for wish in (*plan.plain, plan.loss):
+        note(wish)
+    for rule in rules:
+        for wish in (rule.wishes(plan) if rule.wishes else {}).values():
+            note(wish)
+    return cases
+
+
+def versions(device: str) -> dict[str, str]:
+    """Versions and machine, for headers: the numbers of a report are comparable only where these are equal."""
+    found = torch.device(device)
+    name = torch.cuda.get_device_name(found) if found.type == "cuda" else (platform.processor() or platform.machine())
+    return {
+        "fmcheck": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": f"{device} ({name})",
+        "threads": str(torch.get_num_threads()),
+    }

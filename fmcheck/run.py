@@ -1,0 +1,57 @@
+"""Check a subject with every selected rule: the one way in from Python."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from fmcheck.errors import InternalError
+from fmcheck.outcome import Expected, Finding, Outcome, Report, Status, stale_expectations
+from fmcheck.rules import get_rule, select_rules
+from fmcheck.session import Session
+from fmcheck.subject import Subject
+
+__all__ = ["Expected", "Finding", "Outcome", "Report", "Session", "Status", "check", "stale_expectations"]
+
+
+def check(
+    subject: Subject,
+    *,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    expected: Mapping[str, Expected] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    seed: int | None = None,
+    on_run: Callable[[str], None] | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> Report:
+    """Check a subject with every selected rule.
+
+    Raises:
+        DeclarationError: a wrong subject, selection or expectation.
+    """
+    started = time.perf_counter()
+    rules = select_rules(select, ignore)
+    expectations = {get_rule(code).code: value for code, value in (expected or {}).items()}
+    session = Session(subject, device=device, dtype=dtype, seed=seed, on_run=on_run)
+    outcomes = []
+    broken = []
+    for rule in rules:
+        try:
+            outcome = session.judge(rule, expectations.get(rule.code))
+        except InternalError as error:
+            # The other rules are not to blame, and on code that nobody here has seen their verdicts are wanted.
+            broken.append(error)
+            outcome = Outcome(rule=rule, status="not informative", reason=f"fmcheck broke, please report it: {error}")
+        outcomes.append(outcome)
+        if on_outcome:
+            on_outcome(outcome)
+    return Report(
+        subject=session.subject.name,
+        outcomes=tuple(outcomes),
+        runs=session.wanted,
+        calls=session.calls,
+        generate_seconds=session.generate_seconds,
+        seconds=time.perf_counter() - started,
+        problems=tuple(stale_expectations(outcomes, expectations)),
+        broken=tuple(broken),
+    )

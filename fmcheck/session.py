@@ -1,0 +1,253 @@
+"""One session per subject: every wished run is made once, and rules are judged over the runs they share."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmcheck.case import Case
+from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
+from fmcheck.outcome import Evidence, Expected, Outcome
+from fmcheck.plan import Plan, Run, Wish
+from fmcheck.record.disturb import change_output
+from fmcheck.record.recorder import places, record
+from fmcheck.record.watch import ModelState, global_random_state, modules_of
+from fmcheck.rules import Check, Rule
+from fmcheck.subject import Subject
+from fmcheck.tensors import checks_enabled
+
+__all__ = ["Session"]
+
+# More than one, so that an off-by-one does not hide; few, so that short token limits are kept.
+_EXTRA_PADDING = 3
+
+
+class Session:
+    """Runs of one subject, made when first wished for and then shared.
+
+    Args:
+        device, dtype, seed: replace those of the subject's native case.
+        on_run: called with the name of every run before it is made, for progress displays.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        seed: int | None = None,
+        on_run: Callable[[str], None] | None = None,
+    ) -> None:
+        changes = {"device": device, "dtype": dtype, "seed": seed}
+        native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
+        _check_available(native, subject)
+        self.subject = subject.but(case=native)
+        self.plan = Plan(self.subject)
+        self._models: dict[tuple[str, str], tuple[Any, ModelState]] = {}
+        self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
+        self._wanted: dict[str, list[str]] = {}
+        self._on_run = on_run or (lambda _: None)
+        self.generate_seconds = 0.0
+        self.calls = 0
+
+    def model(self, case: Case) -> tuple[Any, ModelState]:
+        """The model for the case's device and dtype, and its state as found.
+
+        Raises:
+            DeclarationError: `build` raised, a point does not exist on the model, or a weight is not finite.
+        """
+        key = (case.device, case.dtype)
+        if key not in self._models:
+            model = _build(self.subject, case)
+            places(model, self.subject)
+            _check_finite(self.subject.name, model)
+            self._models[key] = model, ModelState(model)
+        return self._models[key]
+
+    def run(self, wish: Wish, code: str = "") -> Run:
+        """The run of a wish, made now if it was not made before.
+
+        Raises:
+            NotInformative: the subject cannot make the run (a tokenizer that refuses the prompts).
+            MemoryError: the run exhausted the memory of its device.
+        """
+        if wish not in self._runs:
+            for earlier in wish.after:
+                self.run(earlier, code)
+            self._on_run(wish.name)
+            try:
+                self._runs[wish] = Run(wish, self.subject, self._record(wish))
+            except NotInformative as reason:
+                self._runs[wish] = reason
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                self._runs[wish] = MemoryError(str(error))
+        self._wanted.setdefault(wish.name, []).append(code)
+        made = self._runs[wish]
+        if isinstance(made, Run):
+            if isinstance(made.trace.error, torch.OutOfMemoryError | MemoryError):
+                raise MemoryError(str(made.trace.error))
+            return made
+        raise made
+
+    def _record(self, wish: Wish) -> Any:
+        model, baseline = self.model(wish.case)
+        disturbances = wish.disturbances
+        if wish.rotates_text_of is not None:
+            disturbances += (_rotated_text(self.run(wish.rotates_text_of)),)
+        self.calls += wish.kind == "generate"
+        trace = record(
+            model,
+            self.subject,
+            wish.case,
+            kind=wish.kind,
+            inputs=self._inputs(model, wish),
+            images=_images(self.subject, wish.case) if wish.kind == "loss" else None,
+            disturbances=disturbances,
+            disturb_rng=wish.disturb_rng,
+            baseline=baseline,
+        )
+        self.generate_seconds += trace.seconds
+        return trace
+
+    def _inputs(self, model: Any, wish: Wish) -> Mapping[str, Any]:
+        subject, tokenize = self.subject, self.subject.tokenize
+        if tokenize is None:
+            return {}
+        inputs = _declared(subject, "tokenize", lambda: tokenize(model, list(wish.case.prompts)))
+        if wish.tokens == "padded" and (pad := subject.pad) is not None:
+            inputs = _declared(subject, "pad", lambda: pad(model, inputs, _EXTRA_PADDING))
+        if wish.tokens == "masked" and (masked := subject.masked) is not None:
+            inputs = _declared(subject, "masked", lambda: masked(model, inputs))
+        if not isinstance(inputs, Mapping):
+            raise DeclarationError(
+                f"subject {subject.name!r}: tokenize, pad and masked must return a mapping of argument names to "
+                f"tensors, such as {{'input_ids': ...}}; found {type(inputs).__name__}"
+            )
+        return {k: v.to(wish.case.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
+
+    def judge(self, rule: Rule, expected: Expected | None = None) -> Outcome:
+        """Judge one rule: make the runs it needs, collect its evidence, name the outcome."""
+        started = time.perf_counter()
+        missing = self._missing(rule)
+        if missing:
+            return Outcome(rule=rule, status="skipped", reason=missing)
+        evidence = Evidence()
+        for run, case, judge in self._judgements(rule):
+            evidence.collect(rule, run, case, judge)
+        return evidence.outcome(rule, expected, time.perf_counter() - started)
+
+    def _missing(self, rule: Rule) -> str:
+        for need in rule.needs:
+            if not _provides(self.subject, need):
+                return f"the subject declares no {need!r}"
+        if rule.family == "FM1" and not checks_enabled():
+            return "jaxtyping's runtime checks are switched off (JAXTYPING_DISABLE)"
+        return ""
+
+    def _judgements(self, rule: Rule) -> Iterator[tuple[str, Case | None, Callable[[], Iterable[Check]]]]:
+        if rule.wishes is not None:
+            yield "", None, partial(self._relation, rule)
+        else:
+            for wish in self._plain(rule):
+                yield wish.name, wish.case, partial(self._single, rule, wish)
+
+    def _plain(self, rule: Rule) -> Iterable[Wish]:
+        wishes = list(self.plan.plain) if "generate" in rule.kinds else []
+        if "loss" in rule.kinds and self.subject.loss is not None:
+            wishes.append(self.plan.loss)
+        return wishes
+
+    def _single(self, rule: Rule, wish: Wish) -> Iterable[Check]:
+        run = self.run(wish, rule.code)
+        if run.failure and not rule.judges_crashes:
+            raise NotInformative(f"run {run.name!r}: {run.failure}")
+        return rule.function(run)
+
+    def _relation(self, rule: Rule) -> Iterable[Check]:
+        wishes = rule.wishes(self.plan) if rule.wishes else {}
+        runs = {name: self.run(wish, rule.code) for name, wish in wishes.items()}
+        if rule.follow_up is not None:
+            later = rule.follow_up(self.plan, runs)
+            runs |= {name: self.run(wish, rule.code) for name, wish in later.items()}
+        crashed = next((run for run in runs.values() if run.failure), None)
+        if crashed and not rule.judges_crashes:
+            raise NotInformative(f"run {crashed.name!r}: {crashed.failure}")
+        return rule.function(runs)
+
+    @property
+    def wanted(self) -> dict[str, tuple[str, ...]]:
+        """Name of every run made, and the rules that wanted it."""
+        return {name: tuple(dict.fromkeys(code for code in codes if code)) for name, codes in self._wanted.items()}
+
+
+def _build(subject: Subject, case: Case) -> Any:
+    # A fixed global seed while building: weights that nobody seeded would make every run another one.
+    with global_random_state(case.device, disturb=0):
+        return _declared(subject, "build", lambda: subject.build(case))
+
+
+def _declared(subject: Subject, name: str, call: Callable[[], Any]) -> Any:
+    """What a function of the subject's declaration returns; its own exceptions become a DeclarationError."""
+    try:
+        return call()
+    except FmcheckError:
+        raise
+    except Exception as error:
+        raise DeclarationError(f"subject {subject.name!r}: {name} raised {type(error).__name__}: {error}") from error
+
+
+def _provides(subject: Subject, need: str) -> bool:
+    role, _, argument = need.partition(".")
+    if argument:
+        point = subject.points.get(role)
+        return point is not None and point.arguments.get(argument) is not None
+    if role in ("tokenize", "pad", "masked", "loss"):
+        return getattr(subject, role) is not None
+    if role == "entry":
+        return subject.entry is not None
+    return role in subject.points
+
+
+def _check_available(case: Case, subject: Subject) -> None:
+    device = torch.device(case.device)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, True):
+        raise DeclarationError(f"device {case.device!r}: this machine has none; use --device cpu")
+    if case.dtype not in subject.dtypes:
+        raise DeclarationError(
+            f"dtype {case.dtype!r}: subject {subject.name!r} declares {', '.join(subject.dtypes)}; "
+            "add it to Subject.dtypes if the model can"
+        )
+
+
+def _check_finite(name: str, model: Any) -> None:
+    for prefix, module in modules_of(model).items():
+        for parameter, tensor in module.named_parameters():
+            if not bool(torch.isfinite(tensor.detach()).all()):
+                path = ".".join(part for part in (prefix, parameter) if part)
+                raise DeclarationError(
+                    f"subject {name!r}: weight {path} holds NaN or infinity, so every number downstream would; "
+                    "check the checkpoint that build() loads"
+                )
+
+
+def _rotated_text(base: Run) -> Any:
+    outputs = [call.output for call in base.trace.of("text") if call.output is not None]
+    if len(outputs) != 1 or len(outputs[0]) != base.case.batch:
+        raise NotInformative("the text latent is not one tensor with a row a prompt, so its rows cannot be rotated")
+    rotated = outputs[0].roll(-1, dims=0)
+    return change_output("rotated text of the base run", "text", lambda _, __: rotated)
+
+
+def _images(subject: Subject, case: Case) -> Tensor:
+    """Smooth random pictures over the whole image range, `[B, channels, H, W]` float32, from the case's seed."""
+    spec = subject.spec
+    generator = torch.Generator().manual_seed(case.seed)
+    coarse = torch.rand(case.batch, spec.image_channels, 5, 5, generator=generator)
+    low, high = spec.image_range
+    smooth = torch.nn.functional.interpolate(coarse, (case.height, case.width), mode="bilinear", align_corners=True)
+    return (low + (high - low) * smooth).to(case.device)

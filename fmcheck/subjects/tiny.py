@@ -1,0 +1,78 @@
+"""The built-in tiny model as a subject: the default of the command line, and an example to copy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmcheck.case import Case
+from fmcheck.errors import DeclarationError
+from fmcheck.spec import FlowSpec
+from fmcheck.subject import Request, Subject
+from fmcheck.tiny import TinyConfig, TinyFlowModel, build
+
+__all__ = ["subject", "tokenize"]
+
+
+def tokenize(model: TinyFlowModel, prompts: list[str]) -> Mapping[str, Tensor]:
+    """The evaluation script's interface: conditional prompts first, then as many empty guidance prompts."""
+    input_ids, attention_mask = model.tokenizer(prompts + [""] * len(prompts))
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def pad(model: TinyFlowModel, inputs: Mapping[str, Any], extra: int) -> Mapping[str, Tensor]:
+    """The same prompts with `extra` more padding tokens a row."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    return {
+        "input_ids": torch.nn.functional.pad(ids, (0, extra), value=model.tokenizer.pad_id),
+        "attention_mask": torch.nn.functional.pad(mask, (0, extra), value=0),
+    }
+
+
+def masked(model: TinyFlowModel, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The same prompts with another word in every place under the mask."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    return {"input_ids": torch.where(mask.bool(), ids, model.tokenizer.vocab_size - 1), "attention_mask": mask}
+
+
+def _generate(model: TinyFlowModel, request: Request) -> Tensor:
+    return model.generate(
+        **request.inputs,
+        cfg_scale=request.guidance_scale,
+        num_steps=request.num_steps,
+        generator=request.generator,
+        height=request.height,
+        width=request.width,
+    )
+
+
+def _loss(model: TinyFlowModel, request: Request) -> Tensor:
+    if request.images is None:
+        raise DeclarationError("the tiny model's loss needs images in its request")
+    rows = request.case.batch
+    prompts = {name: tensor[:rows] for name, tensor in request.inputs.items()}
+    return model.training_loss(request.images, **prompts, generator=request.generator).loss
+
+
+_CONFIG = TinyConfig()
+
+subject = Subject(
+    name="tiny",
+    build=lambda case: build(case.device, case.torch_dtype),
+    generate=_generate,
+    loss=_loss,
+    tokenize=tokenize,
+    pad=pad,
+    masked=masked,
+    entry="generate",
+    loss_entry="training_loss",
+    text="text_encoder",
+    velocity="fm_transformers",
+    encode="autoencoder.encode_moments",
+    sample="autoencoder.sample",
+    decode="autoencoder.decode",
+    spec=FlowSpec(sigma_min=_CONFIG.sigma_min, latent_scale=_CONFIG.latent_scale, latent_shift=_CONFIG.latent_shift),
+    case=Case(),
+    dtypes=("float32", "bfloat16"),
+)
