@@ -1,0 +1,81 @@
+"""Interleaved timing: two things are compared in one process, in turn, and only their ratio is reported."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import fmcheck
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two contended threads spin on each other and measure the machine, not the code."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Ratios:
+    """Ratios of two timings taken in turn, pair by pair."""
+
+    def __init__(self, ratios: list[float], base_seconds: float) -> None:
+        self.ratios = sorted(ratios)
+        self.base_seconds = base_seconds
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ratios)
+
+    def quartiles(self) -> tuple[float, float]:
+        low, _, high = statistics.quantiles(self.ratios, n=4)
+        return low, high
+
+    def __str__(self) -> str:
+        low, high = self.quartiles()
+        return f"{self.median:.3f} (quartiles {low:.3f} to {high:.3f}, {len(self.ratios)} pairs)"
+
+
+def interleave(first: Callable[[], object], second: Callable[[], object], pairs: int, warm: int = 3) -> Ratios:
+    """`first / second` pair by pair; the order within a pair alternates, so that drift cancels."""
+    for _ in range(warm):
+        first()
+        second()
+    ratios, base = [], []
+    for index in range(pairs):
+        order = (first, second) if index % 2 else (second, first)
+        spent = {}
+        for function in order:
+            started = time.perf_counter()
+            function()
+            spent[function] = time.perf_counter() - started
+        ratios.append(spent[first] / spent[second])
+        base.append(spent[second])
+    return Ratios(ratios, statistics.median(base))
+
+
+@contextmanager
+def result_file(name: str) -> Iterator[dict[str, object]]:
+    """Write figures to `results/NAME-DEVICE.json`, with the versions they belong to."""
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    figures: dict[str, object] = {
+        "device": device,
+        "processor": platform.machine(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "fmcheck": fmcheck.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    yield figures
+    RESULTS.mkdir(exist_ok=True)
+    slug = device.lower().replace(" ", "-")
+    (RESULTS / f"{name}-{slug}.json").write_text(json.dumps(figures, indent=2) + "\n")
