@@ -125,20 +125,18 @@ class Evidence:
         before = self.checks
         try:
             # Making the runs may find the declaration wrong; once they are made, every error is fmcheck's own.
-            evidence = iter(judge())
+            evidence = judge()
+            try:
+                for made in evidence:
+                    self._add(rule, run, case, made)
+            except (NotInformative, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise InternalError(f"rule {rule} broke while judging run {run or 'relation'!r}: {error!r}") from error
         except NotInformative as reason:
-            evidence = iter(())
             self.silent.append(str(reason))
         except (MemoryError, torch.OutOfMemoryError) as error:
-            evidence = iter(())
             self.exhausted.append(f"run {run or 'of a relation'}: {error or 'out of memory'}")
-        try:
-            for made in evidence:
-                self._add(rule, run, case, made)
-        except NotInformative as reason:
-            self.silent.append(str(reason))
-        except Exception as error:
-            raise InternalError(f"rule {rule} broke while judging run {run or 'relation'!r}: {error!r}") from error
         if self.checks > before and run:
             self.runs.append(run)
         elif self.checks == before and not self.silent:

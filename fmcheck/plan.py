@@ -1,7 +1,7 @@
 """The plan: which runs of a subject there are to wish for. Equal wishes are one run."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from fmcheck.record.disturb import (
     change_output,
     raise_in,
 )
+from fmcheck.record.memo import Memo
 from fmcheck.record.reading import Reading
 from fmcheck.record.trace import Trace
 from fmcheck.subject import Subject
@@ -61,25 +62,12 @@ class Wish:
 
 
 @dataclass
-class Run:
+class Run(Memo):
     """A wish fulfilled: the trace, and the reading of it."""
 
     wish: Wish
     subject: Subject
     trace: Trace
-    _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    def memo(self, compute: Callable[["Run"], Any]) -> Any:
-        """`compute(self)`, once per run, for intermediate results that several rules share (exceptions too)."""
-        if compute not in self._memo:
-            try:
-                self._memo[compute] = compute(self)
-            except NotInformative as reason:
-                self._memo[compute] = reason
-        found = self._memo[compute]
-        if isinstance(found, NotInformative):
-            raise found
-        return found
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import annotations_for
 
-__all__ = ["ROLES", "Point", "Request", "Subject", "completed_points"]
+__all__ = ["ENTRIES", "ROLES", "Point", "Request", "Subject", "completed_points"]
 
 # What each observation point is for, and the arguments that rules read from its calls. An integer is the position
 # in the signature (without self); a missing argument is simply absent from the event.
@@ -29,6 +29,9 @@ ROLES: Mapping[str, Mapping[str, str | int]] = MappingProxyType(
         "loss": {},
     }
 )
+
+# The public functions: one outermost call of them is one run, whose sizes hold together.
+ENTRIES = ("generate", "loss")
 
 
 @dataclass(frozen=True)

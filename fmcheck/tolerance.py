@@ -6,13 +6,14 @@ dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from fmcheck.flow import edge_error_bound as derived_edge_bound
+from fmcheck.record.memo import once
 from fmcheck.record.reading import Evaluation, Move, Reading
 from fmcheck.spec import FlowSpec
 
@@ -86,9 +87,10 @@ def move_bound(move: Move, cond: float, uncond: float) -> Tensor:
     `_velocity_bound`, plus `_state_bound`.
     """
     size = max(abs(cond), abs(uncond))
-    return move.fraction * size * _velocity_bound(move) + _state_bound(move, size)
+    return torch.add(_state_bound(move), _velocity_bound(move), alpha=move.fraction * size)
 
 
+@once
 def _coarse(move: Move) -> float:
     """Unit roundoff of the shortest dtype that a move goes through.
 
@@ -99,6 +101,7 @@ def _coarse(move: Move) -> float:
     return unit_roundoff(coarser(torch.float32, move.start.dtype, move.end.dtype, *velocities))
 
 
+@once
 def _velocity_bound(move: Move) -> Tensor:
     """Elementwise bound on the error of `dt v`, for coefficients `dt (1 + w)` and `-dt w` of size up to 1.
 
@@ -108,12 +111,15 @@ def _velocity_bound(move: Move) -> Tensor:
     since the average itself may cancel. Underflow adds at most half the smallest number of the dtype an operation.
     """
     dtype = coarser(*(part.velocity_dtype for part in move.parts))
-    total = torch.zeros_like(move.cond)
+    underflow = 7 * torch.finfo(dtype).smallest_normal * unit_roundoff(dtype)
+    if len(move.parts) == 1 and move.spec.prediction in ("velocity", "reverse_velocity"):
+        return move.sizes.mul_(7 * _coarse(move)).add_(underflow)
+    shares = [_branch_bound(part, part.x_cond, part.v_cond, move) for part in move.parts]
     for part in move.parts:
-        total = total + _branch_bound(part, part.x_cond, part.v_cond, move)
         if part.x_uncond is not None and part.v_uncond is not None:
-            total = total + _branch_bound(part, part.x_uncond, part.v_uncond, move)
-    return total / len(move.parts) + 7 * torch.finfo(dtype).smallest_normal * unit_roundoff(dtype)
+            shares.append(_branch_bound(part, part.x_uncond, part.v_uncond, move))
+    total = reduce(torch.add, shares)
+    return total / len(move.parts) + underflow
 
 
 def _branch_bound(part: Evaluation, x: Tensor, v: Tensor, move: Move) -> Tensor:
@@ -136,7 +142,8 @@ def _branch_bound(part: Evaluation, x: Tensor, v: Tensor, move: Move) -> Tensor:
     return (11 * coarse * (size + x.double().abs()) + told * size) / share
 
 
-def _state_bound(move: Move, size: float) -> Tensor:
+@once
+def _state_bound(move: Move) -> Tensor:
     """Elementwise bound on the rounding of the state itself.
 
     One rounding of the sum, and one of each end where the state is cast for the network (or the autoencoder) and seen
@@ -144,13 +151,14 @@ def _state_bound(move: Move, size: float) -> Tensor:
     as `a' / a x + (1 - a' / a) x1`: three roundings of the start more.
     """
     u = unit_roundoff(coarser(torch.float32, move.start.dtype, move.end.dtype))
-    interpolated = move.spec.prediction in ("x1", "x0")
     start, end = move.start.double().abs(), move.end.double().abs()
+    if move.spec.prediction in ("x1", "x0"):
+        start = 4 * start
     smallest = max(torch.finfo(tensor.dtype).smallest_normal for tensor in (move.start, move.end))
-    bound = u * ((4 if interpolated else 1) * start + 2 * end + smallest)
-    return (
-        bound if move.unscaled_from is None else bound + unscale_bound(move.end.double(), move.spec, move.unscaled_from)
-    )
+    bound = torch.add(start, end, alpha=2).add_(smallest).mul_(u)
+    if move.unscaled_from is None:
+        return bound
+    return bound + unscale_bound(move.end.double(), move.spec, move.unscaled_from)
 
 
 def sums_show_digits(start: Tensor, step: Tensor) -> bool:
@@ -168,11 +176,11 @@ def sums_show_digits(start: Tensor, step: Tensor) -> bool:
 def short_bound(move: Move, dtype: torch.dtype) -> Tensor:
     """Elementwise bound on a move computed in a short dtype, for diagnoses: one rounding of the state (two where both
     ends are rounded), and seven of the velocities as in `_branch_bound`."""
-    columns = move.cond.abs() if move.uncond is None else move.cond.abs() + move.uncond.abs()
     of_state = 2 * torch.maximum(move.start.double().abs(), move.end.double().abs())
-    return unit_roundoff(dtype) * (7 * move.fraction * _size(move) * columns + of_state)
+    return unit_roundoff(dtype) * (7 * move.fraction * _size(move) * move.sizes + of_state)
 
 
+@once
 def fit_bound(move: Move) -> Tensor:
     """Elementwise bound on what the fitted coefficients leave over of a correctly computed move.
 
@@ -181,14 +189,20 @@ def fit_bound(move: Move) -> Tensor:
     the two velocities are nearly parallel and their coefficients are anything.
     """
     errors = fit_errors(move)
-    bound = move_bound(move, *_sizes(move, errors))
-    elementwise = bound + move.fraction * errors.cond * move.cond.abs()
+    if not math.isfinite(errors.cond):
+        size = abs(move.coefficients.dt) * max(abs(1 + move.weight), abs(move.weight))
+        return torch.full_like(move.cond, _norm(move_bound(move, size, size)))
+    elementwise = move_bound(move, *_sizes(move, errors)).add_(move.cond.abs(), alpha=move.fraction * errors.cond)
     if move.uncond is not None and not move.alike:
-        elementwise = elementwise + move.fraction * errors.uncond * move.uncond.abs()
-    dt = move.coefficients.dt
-    size = _size(move) if math.isfinite(errors.cond) else abs(dt) * max(abs(1 + move.weight), abs(move.weight))
-    length = move_bound(move, size, size).norm()
-    return torch.minimum(elementwise.nan_to_num(nan=math.inf), length)
+        elementwise.add_(move.uncond.abs(), alpha=move.fraction * errors.uncond)
+    return elementwise.clamp_(max=_length(move))
+
+
+@once
+def _length(move: Move) -> float:
+    """Euclidean norm of `move_bound` at the larger coefficient."""
+    size = _size(move)
+    return _norm(move_bound(move, size, size))
 
 
 @dataclass(frozen=True)
@@ -204,6 +218,7 @@ class FitErrors:
         return (self.uncond + abs(weight) * self.dt) / abs(dt) if dt else math.inf
 
 
+@once
 def fit_errors(move: Move) -> FitErrors:
     """Bounds on the errors of the coefficients recovered from a move by least squares.
 
@@ -216,22 +231,26 @@ def fit_errors(move: Move) -> FitErrors:
     fitted, alone = move.coefficients, move.uncond is None or move.alike
     if not fitted.determined:
         return FitErrors(math.inf, math.inf, math.inf)
-    cond = float(move.cond.norm())
-    uncond = cond if alone or move.uncond is None else float(move.uncond.norm())
+    cond = _norm(move.cond)
+    uncond = cond if alone or move.uncond is None else _norm(move.uncond)
     sine = 1.0 if alone else fitted.condition
     weakest = min(cond, uncond) * sine
-    growth = float(_velocity_bound(move).norm())
+    growth = _norm(_velocity_bound(move))
     if not weakest > growth:
         return FitErrors(math.inf, math.inf, math.inf)
-    size = _size(move)
-    error = float(move_bound(move, size, size).norm()) / move.fraction
-    error /= 1 - growth / weakest
+    error = _length(move) / move.fraction / (1 - growth / weakest)
     if alone or move.uncond is None:
         return FitErrors(error / cond, 0.0, error / cond)
-    apart = float((move.cond - move.uncond).norm())
+    apart = _norm(move.cond - move.uncond)
     return FitErrors(error / (cond * sine), error / (uncond * sine), error * apart / (cond * uncond * sine))
 
 
+def _norm(tensor: Tensor) -> float:
+    """Euclidean norm."""
+    return float(torch.linalg.vector_norm(tensor))
+
+
+@once
 def _size(move: Move) -> float:
     """The larger coefficient: fitted, or by the declared weight where equal velocities hide which one was used."""
     fitted = move.coefficients

@@ -50,7 +50,6 @@ class Coefficients:
 
     Attributes:
         cond, uncond: the coefficients; nan when the velocities do not determine them.
-        residual: largest absolute element of `delta - cond * v_cond - uncond * v_uncond`.
         condition: the share of `v_uncond` that `v_cond` does not explain, `|u - proj_c u| / |u|`, in [0, 1]. An error
             of relative size `r` in the velocities moves the coefficients by about `r / condition`, so a small one
             means *not informative*. It is 0 when a column is zero or both are parallel, 1 without a `v_uncond`, and
@@ -59,7 +58,6 @@ class Coefficients:
 
     cond: float
     uncond: float
-    residual: float
     condition: float
 
     @property
@@ -92,45 +90,54 @@ def effective_coefficients(
     columns = [v_cond] if v_uncond is None else [v_cond, v_uncond]
     for column in columns:
         _check_shapes(delta, column)
-    (d, d_scale), (c, c_scale), *others = [_unit_scaled(tensor) for tensor in (delta, *columns)]
-    u, u_scale = others[0] if others else (torch.zeros_like(c), 1.0)
+    d, c, *others = [tensor.detach().reshape(-1).to(torch.float64) for tensor in (delta, *columns)]
+    found = _solve(d, c, others[0] if others else None)
+    if found is not None:
+        return found
+    # Squares overflowed or vanished, or something is zero or not finite: once more with all sizes at 1.
+    (d, d_scale), (c, c_scale), *rest = [_unit_scaled(flat) for flat in (d, c, *others)]
+    u, u_scale = rest[0] if rest else (None, 1.0)
     if not all(math.isfinite(scale) for scale in (d_scale, c_scale, u_scale)):
-        return Coefficients(math.nan, math.nan, math.nan, math.nan)
-    if c_scale == 0 or u_scale == 0:
-        return Coefficients(math.nan, math.nan, math.nan, 0.0)
-    b, condition = _second_coefficient(d, c, u) if others else (0.0, 1.0)
-    a = _dot(c, d - b * u) / _dot(c, c)
-    residual = float((d - a * c - b * u).abs().max()) * d_scale
-    return Coefficients(a * (d_scale / c_scale), b * (d_scale / u_scale), residual, condition)
+        return Coefficients(math.nan, math.nan, math.nan)
+    found = _solve(d, c, u) if c_scale and u_scale else None
+    if found is None:
+        return Coefficients(math.nan, math.nan, 0.0)
+    return Coefficients(found.cond * (d_scale / c_scale), found.uncond * (d_scale / u_scale), found.condition)
 
 
-def _second_coefficient(d: Float[Tensor, "N"], c: Float[Tensor, "N"], u: Float[Tensor, "N"]) -> tuple[float, float]:
-    """`b` of `d ~ a c + b u`, and the condition `|p| / |u|` of `p = u - proj_c u`; `(nan, 0)` for parallel columns.
+def _solve(d: Float[Tensor, "N"], c: Float[Tensor, "N"], u: Float[Tensor, "N"] | None) -> Coefficients | None:
+    """Least squares of `d ~ a c + b u`; None where the columns are parallel or their squares cannot be represented.
 
     Orthogonalised (`b = <p, d> / <p, p>`, as in a QR factorisation), because the normal equations would square
-    the condition. The projection is repeated: after one pass `p` is still tilted towards `c` when the columns
-    are nearly parallel. A `p` of a few eps of `u` is rounding noise.
+    the condition `|p| / |u|` of `p = u - proj_c u`. The projection is repeated: after one pass `p` is still tilted
+    towards `c` when the columns are nearly parallel. A `p` of a few eps of `u` is rounding noise.
     """
-    p = _reject(_reject(u, c), c)
-    condition = math.sqrt(_dot(p, p) / _dot(u, u))
-    if condition <= 8 * torch.finfo(torch.float64).eps:
-        return math.nan, 0.0
-    return _dot(p, d) / _dot(p, p), condition
+    cc, cd = _dot(c, c), _dot(c, d)
+    if not (_SMALL < cc < _LARGE and math.isfinite(cd)):
+        return None
+    if u is None:
+        return Coefficients(cd / cc, 0.0, 1.0)
+    cu, uu = _dot(c, u), _dot(u, u)
+    if not (_SMALL < uu < _LARGE and math.isfinite(cu)):
+        return None
+    p = u - (cu / cc) * c
+    p = p - (_dot(c, p) / cc) * c
+    pp, pd = _dot(p, p), _dot(p, d)
+    condition = math.sqrt(pp / uu)
+    if condition <= 8 * torch.finfo(torch.float64).eps or not math.isfinite(pd):
+        return None
+    b = pd / pp
+    return Coefficients((cd - b * cu) / cc, b, condition)
 
 
-def _unit_scaled(tensor: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "N"], float]:
-    """The flattened float64 tensor over its largest magnitude, and that magnitude (nan when empty).
-
-    Without the scaling, squares of float64 values would overflow or vanish.
-    """
-    flat = tensor.detach().reshape(-1).to(torch.float64)
-    scale = float(flat.abs().max()) if flat.numel() else math.nan
-    return (flat / scale if scale > 0 and math.isfinite(scale) else flat), scale
+# Squares between these are far from the ends of float64, and so are those of differences of a few eps.
+_SMALL, _LARGE = 2.0**-600, 2.0**600
 
 
-def _reject(u: Float[Tensor, "N"], c: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-    """The part of `u` orthogonal to `c`."""
-    return u - (_dot(c, u) / _dot(c, c)) * c
+def _unit_scaled(flat: Float[Tensor, "N"]) -> tuple[Float[Tensor, "N"], float]:
+    """The tensor over its largest magnitude, and that magnitude (nan when empty, not finite when an element is not)."""
+    size = float(torch.linalg.vector_norm(flat, math.inf)) if flat.numel() else math.nan
+    return (flat / size if size > 0 and math.isfinite(size) else flat), size
 
 
 def _dot(left: Float[Tensor, "N"], right: Float[Tensor, "N"]) -> float:

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,8 +28,6 @@ class Boundary:
         # The most particular first: a role without `when` takes what the others leave.
         self.roles = sorted(roles, key=lambda entry: -len(entry[1].when))
         self._parameters = Parameters(place.value, unbound=place.unbound)
-        modules = walk(place.module) if place.module is not None else ()
-        self._sensitive = [m for _, m in modules if isinstance(m, _TRAIN_SENSITIVE) and getattr(m, "p", 1.0) > 0]
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         return Arguments(self._parameters, args, kwargs)
@@ -37,6 +35,11 @@ class Boundary:
     def role_of(self, arguments: Arguments) -> tuple[str, Point] | None:
         """The role that a call plays; None when no role's `when` fits it."""
         return next((entry for entry in self.roles if arguments.match(entry[1].when)), None)
+
+    @cached_property
+    def _sensitive(self) -> list[nn.Module]:
+        modules = walk(self.place.module) if self.place.module is not None else ()
+        return [m for _, m in modules if isinstance(m, _TRAIN_SENSITIVE) and getattr(m, "p", 1.0) > 0]
 
     @property
     def acts_in_training(self) -> bool:

@@ -11,6 +11,7 @@ from fmcheck.errors import NotInformative
 from fmcheck.flow import as_velocity, from_argument
 from fmcheck.record.trace import Call
 from fmcheck.spec import FlowSpec
+from fmcheck.tensors import joined
 
 __all__ = ["Evaluation", "Grouping"]
 
@@ -37,7 +38,7 @@ class Evaluation:
     velocity_dtype: torch.dtype
     time_dtype: torch.dtype
 
-    @property
+    @cached_property
     def time(self) -> float:
         """Flow time of the first row; rule FM308 holds the others to it."""
         return float(self.time_rows[0])
@@ -134,7 +135,7 @@ class Grouping:
         x, output = _state_of(call), call.output
         if output is None or x.dim() < 2 or x.shape != output.shape:
             raise NotInformative(f"{call.name}: its state and velocity are not tensors of one shape")
-        rows = _Rows(x, self._times(call, len(x)), output, call)
+        rows = _Rows(x, self._times(call, x.shape[0]), output, call)
         null = _null_of(call)
         if null is not None and bool(null.any()) and not bool(null.all()) and not self._doubled(x):
             unconditional = (null == self.spec.null_means_unconditional).to(x.device)
@@ -149,17 +150,18 @@ class Grouping:
         if value is None:
             raise NotInformative(f"{call.name} was passed no time argument")
         try:
-            time = torch.as_tensor(value).detach().double().cpu().reshape(-1)
+            time = torch.as_tensor(value).detach().to("cpu", torch.float64).reshape(-1)
         except (TypeError, ValueError, RuntimeError) as error:
             raise NotInformative(f"{call.name}: its time is no number") from error
-        if len(time) not in (1, rows):
-            raise NotInformative(f"{call.name}: {len(time)} times for {rows} rows")
-        return from_argument(time.expand(rows) if len(time) == 1 else time, self.spec)
+        found = time.shape[0]
+        if found not in (1, rows):
+            raise NotInformative(f"{call.name}: {found} times for {rows} rows")
+        return from_argument(time.expand(rows) if found == 1 else time, self.spec)
 
     def _doubled(self, x: Tensor) -> bool:
-        if len(x) == 2 * self.batch:
+        if x.shape[0] == 2 * self.batch:
             return True
-        if self._separate or len(x) % 2 or not self.both:
+        if self._separate or x.shape[0] % 2 or not self.both:
             return False
         first, second = x.chunk(2)
         return _equal(first, second)
@@ -185,8 +187,8 @@ class Grouping:
         return following is None or not self.both or not _same_request(cond[0].call, following)
 
     def _evaluation(self, cond: list[_Rows], uncond: list[_Rows]) -> Evaluation:
-        x_cond = torch.cat([rows.x for rows in cond])
-        x_uncond = torch.cat([rows.x for rows in uncond]) if uncond else None
+        x_cond = joined([rows.x for rows in cond])
+        x_uncond = joined([rows.x for rows in uncond]) if uncond else None
         return Evaluation(
             calls=sorted({rows.call.number for rows in cond + uncond}),
             time_rows=torch.cat([rows.time for rows in cond + uncond]),
@@ -199,13 +201,14 @@ class Grouping:
         )
 
     def _velocity(self, rows: list[_Rows], x: Tensor) -> Tensor:
-        output = torch.cat([part.output for part in rows]).double()
-        time = torch.cat([part.time for part in rows]).to(output.device)
+        output = joined([part.output for part in rows]).double()
+        time = joined([part.time for part in rows]).to(output.device)
         return as_velocity(output, x.double(), time, self.spec)
 
 
 def _count(rows: list[_Rows]) -> int:
-    return sum(len(part.x) for part in rows)
+    # Of the shape, since len() of a tensor goes through Python; this is asked for at every call.
+    return sum(part.x.shape[0] for part in rows)
 
 
 def _state_of(call: Call) -> Tensor:
@@ -240,13 +243,13 @@ def _answers(x: Tensor, first: list[_Rows], done: int) -> bool:
     """Whether `x` are the states of the rows of the first branch that the second one has not answered yet."""
     if _count(first) < done + len(x):
         return False
-    waiting = torch.cat([part.x for part in first])[done : done + len(x)]
+    waiting = joined([part.x for part in first])[done : done + len(x)]
     return waiting.shape == x.shape and _equal(waiting, x)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     # A diverged loop is still a loop; FM109 has its NaN.
-    return torch.equal(a.nan_to_num(), b.nan_to_num())
+    return torch.equal(a, b) or torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _same_request(call: Call, following: Call) -> bool:

@@ -16,14 +16,11 @@ from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview,
 from fmcheck.record.cause import Slip, likely_cause
 from fmcheck.record.points import Arguments, find_output
 from fmcheck.spec import FlowSpec
-from fmcheck.subject import ROLES, Point, Subject, completed_points
+from fmcheck.subject import ENTRIES, ROLES, Point, Subject, completed_points
 from fmcheck.tensors import Mismatch, Scope, annotations_for, checks_enabled, describe
 from fmcheck.values import is_count
 
 __all__ = ["Guard", "wrap"]
-
-# Roles whose outermost call holds the sizes together: one generate(), one training loss.
-_ENTRIES = ("generate", "loss")
 
 
 def wrap(
@@ -144,7 +141,7 @@ class Guard:
         if point is None:
             return original(*args, **kwargs)
         run = _OPEN.get().get(id(self))
-        opens = run is None and role in _ENTRIES
+        opens = run is None and role in ENTRIES
         run = run or self._open(role, point, arguments)
         call = _Call(run, role, point, run.next_call(role), arguments, self._annotations)
 
@@ -169,12 +166,12 @@ class Guard:
                 _OPEN.reset(token)
 
     def _open(self, role: str, point: Point, arguments: Arguments) -> _Run:
-        run = _Run(point.path if role in _ENTRIES else "")
+        run = _Run(point.path if role in ENTRIES else "")
         spec, bind = self._spec, run.scope.bind
         if spec:
             bind("C", spec.latent_channels, "the spec")
             bind("ch", spec.image_channels, "the spec")
-        for axis, small, name in (("H", "h", "height"), ("W", "w", "width")) if role in _ENTRIES else ():
+        for axis, small, name in (("H", "h", "height"), ("W", "w", "width")) if role in ENTRIES else ():
             size = arguments.effective(point.arguments.get(name, name))
             if is_count(size):
                 origin = f"argument {name} of {point.path}"

@@ -5,7 +5,7 @@ stages and other time arguments all become the same evaluations; rules about the
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -14,14 +14,20 @@ from fmcheck.errors import NotInformative
 from fmcheck.flow import effective_coefficients, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients
 from fmcheck.record.grouping import Evaluation, Grouping
+from fmcheck.record.memo import Memo
 from fmcheck.record.trace import Call, Trace
 from fmcheck.spec import FlowSpec
+from fmcheck.tensors import all_finite, joined
 
 __all__ = ["Evaluation", "Move", "Reading"]
 
 
+# Many runs of a session have the same number of steps.
+_reference_edges = lru_cache(maxsize=256)(time_edges)
+
+
 @dataclass
-class Move:
+class Move(Memo):
     """One change of the state: `end - start` should be `fraction * dt * ((1 + w) cond - w uncond)`.
 
     `stage` counts the solver's stages within `step`; the move that `closes` it has fraction 1. `parts` are the
@@ -57,6 +63,11 @@ class Move:
         """Whether both velocities are equal, so that only the step size can be read."""
         return self.uncond is not None and torch.equal(self.cond, self.uncond)
 
+    @property
+    def sizes(self) -> Tensor:
+        """`|v_cond| + |v_uncond|`, elementwise; the second only where there is one."""
+        return self.cond.abs() if self.uncond is None else self.cond.abs().add_(self.uncond.abs())
+
     @cached_property
     def delta(self) -> Tensor:
         return self.end.double() - self.start.double()
@@ -67,15 +78,24 @@ class Move:
 
         Equal velocities count as one, since then any weight is the same and the step size is still readable.
         """
-        return effective_coefficients(self.delta / self.fraction, self.cond, None if self.alike else self.uncond)
+        delta = self.delta if self.fraction == 1 else self.delta / self.fraction
+        return effective_coefficients(delta, self.cond, None if self.alike else self.uncond)
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether both ends and both velocities hold no NaN and no infinity."""
+        if self.coefficients.determined:
+            return True  # nothing that is not finite has coefficients
+        tensors = (self.start, self.end, self.cond, self.uncond)
+        return all(tensor is None or all_finite(tensor) for tensor in tensors)
 
     @cached_property
     def leftover(self) -> Tensor:
         """What the coefficients do not explain: `|delta - fraction (a cond + b uncond)|`, elementwise."""
         explained = self.coefficients.cond * self.cond
         if self.uncond is not None and not self.alike:
-            explained = explained + self.coefficients.uncond * self.uncond
-        return (self.delta - self.fraction * explained).abs()
+            explained = torch.add(explained, self.uncond, alpha=self.coefficients.uncond)
+        return (self.delta - (explained if self.fraction == 1 else self.fraction * explained)).abs_()
 
 
 def _mean(parts: list[Tensor]) -> Tensor:
@@ -98,7 +118,7 @@ class Reading:
     @cached_property
     def edges(self) -> Tensor:
         """Reference time edges `[K + 1]` in float64."""
-        return time_edges(self.case.num_steps, self.spec)
+        return _reference_edges(self.case.num_steps, self.spec)
 
     @cached_property
     def steps_dt(self) -> Tensor:
@@ -241,4 +261,4 @@ def _first_rows(parts: list[Tensor], batch: int) -> Tensor | None:
         if taken and (sum(map(len, taken)) >= batch or part.shape[1:] != taken[0].shape[1:]):
             break
         taken.append(part)
-    return torch.cat(taken) if taken else None
+    return joined(taken) if taken else None

@@ -29,7 +29,7 @@ from fmcheck.record.watch import (
     restore_settings,
     settings,
 )
-from fmcheck.subject import ROLES, Point, Request, Subject
+from fmcheck.subject import ENTRIES, ROLES, Point, Request, Subject
 from fmcheck.tensors import Scope, checks_enabled
 
 __all__ = ["Observer", "places", "record"]
@@ -68,11 +68,14 @@ class Observer:
         self._disturbances = disturbances
         self._inside: dict[str, int] = {}
         self._last: str | None = None
-        self._wrappers = [(b.place, self._around(b)) for b in boundaries(model, subject.points)]
+        # The last recorded output, its version, and the copy that was made of it: pictures are large.
+        self._newest: tuple[Tensor | None, int | None, Tensor | None] = (None, None, None)
+        self._boundaries = boundaries(model, subject.points)
 
     def attached(self) -> Any:
         """Context manager: the wrappers are on while it lasts."""
-        return attach(self._wrappers)
+        # Made here and not kept: they know the observer, and a cycle would hold the whole trace until it is collected.
+        return attach([(boundary.place, self._around(boundary)) for boundary in self._boundaries])
 
     def _around(self, boundary: Boundary) -> Callable[..., Any]:
         def around(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +118,8 @@ class Observer:
         module = boundary.place.module
         if module is not None:
             call.training = module.training
-            call.dropout = boundary.acts_in_training
+            # An entry is a method of the whole model; its parts show for themselves what mode they are in.
+            call.dropout = role not in ENTRIES and boundary.acts_in_training
         self._trace.calls.append(call)
         return call
 
@@ -161,10 +165,20 @@ class Observer:
                 if disturbance.role == call.role and disturbance.output:
                     output = disturbance.output(live, output)
                     returned = replace_output(returned, point.output, output)
-            call.output = output.detach().clone()
+            call.output = self.kept(output)
             call.live = output if self._trace.kind == "loss" else None
         self._check(call, {"output": output})
         return returned
+
+    def kept(self, output: Tensor) -> Tensor:
+        """A copy; the one made before, where an outer call returns the tensor of an inner one, not written to since."""
+        version = None if output.is_inference() else output._version
+        tensor, known, copy = self._newest
+        if tensor is not output or version is None or version != known:
+            copy = output.detach().clone()
+            self._newest = (output, version, copy)
+        assert copy is not None
+        return copy
 
     def _check(self, call: Call, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -227,20 +241,19 @@ def record(
         warnings.simplefilter("always")
         births = stack.enter_context(Births())
         stack.enter_context(observer.attached())
-        stack.callback(restore_settings, process)
         started = time.perf_counter()
         try:
             trace.returned = drive(model, Request(case, inputs, caller, images))
             if is_preview(trace.returned):
                 trace.returned = next(iter(deque(trace.returned, maxlen=1)), None)
-            trace.result = find_output(trace.returned, None)
+            found = find_output(trace.returned, None)
+            trace.result = None if found is None else observer.kept(found)
         except Exception as error:
             trace.error = error
         finally:
             trace.seconds = time.perf_counter() - started
             observer.finish()
-            now = settings()
-            trace.process_changes = [name for name, value in process.items() if now[name] != value]
+            trace.process_changes = restore_settings(process)
             trace.rng_changes = moved()
             trace.born = births.names
             trace.model_changes = baseline.changes()

@@ -66,7 +66,8 @@ class Trace:
     Attributes:
         calls: outermost calls of all observation points, in order.
         images: copy of the pictures that a training loss was handed.
-        result: the images (or the loss) that came out; None when the run raised.
+        result: copy of the images (or the loss) that came out; None when the run raised.
+        returned: what `generate` (or the loss) returned, itself and with its graph.
         error: the exception that ended the run.
         draws: draws from the caller's generator and from the global ones, in order.
         warnings: texts of the Python warnings raised during the run.

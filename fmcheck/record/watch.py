@@ -39,14 +39,14 @@ class RandomWatch:
 
     def __init__(self, generators: Mapping[str, torch.Generator], *, process: bool = False) -> None:
         self._generators = dict(generators)
-        self._states = {name: g.get_state() for name, g in self._generators.items()}
+        self._states = {name: _state_of(g) for name, g in self._generators.items()}
         self._marks = _process_marks() if process else {}
 
     def moved(self) -> list[str]:
         names = []
         for name, generator in self._generators.items():
-            state = generator.get_state()
-            if not torch.equal(state, self._states[name]):
+            state = _state_of(generator)
+            if state != self._states[name]:
                 self._states[name] = state
                 names.append(name)
         if self._marks:
@@ -56,9 +56,16 @@ class RandomWatch:
         return names
 
 
+def _state_of(generator: torch.Generator) -> bytes:
+    # Kept on the CPU for generators of every device.
+    return generator.get_state().numpy().tobytes()
+
+
 def _process_marks() -> dict[str, Any]:
     """Values that change when Python's or NumPy's global generator is drawn from."""
-    return {"python": random.getstate(), "numpy": _numpy_mark(_numpy_random())}
+    # Of Python's 624 words, the place in them and two: a comparison of all takes as long as getting them.
+    _, words, gauss = random.getstate()
+    return {"python": (words[1], words[2], words[-1], gauss), "numpy": _numpy_mark(_numpy_random())}
 
 
 def _numpy_random() -> Any:
@@ -145,11 +152,12 @@ def settings() -> dict[str, Any]:
     return {name: read() for name, (read, _) in _SETTINGS.items()}
 
 
-def restore_settings(before: Mapping[str, Any]) -> None:
-    """Put process-wide settings back that a run has changed."""
-    for name, (read, write) in _SETTINGS.items():
-        if read() != before[name]:
-            write(before[name])
+def restore_settings(before: Mapping[str, Any]) -> list[str]:
+    """Put process-wide settings back that a run has changed; returns their names."""
+    changed = [name for name, (read, _) in _SETTINGS.items() if read() != before[name]]
+    for name in changed:
+        _SETTINGS[name][1](before[name])
+    return changed
 
 
 def _set_environment(before: dict[str, str]) -> None:

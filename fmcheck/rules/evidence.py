@@ -9,12 +9,27 @@ from torch import Tensor
 
 from fmcheck.errors import NotInformative
 from fmcheck.plan import Run
+from fmcheck.record.reading import Move
 from fmcheck.rules.registry import Check, Severity
+from fmcheck.tensors import all_finite
 
-__all__ = ["bitwise", "by_step", "exact", "given", "nearest_explanation", "require", "require_finite", "within"]
+__all__ = [
+    "bitwise",
+    "by_step",
+    "exact",
+    "given",
+    "nearest_explanation",
+    "require",
+    "require_finite",
+    "require_finite_move",
+    "within",
+]
 
 
 T = TypeVar("T")
+# Most of some hundred checks a run hold, and of those nothing but their number is kept.
+_HELD = Check(holds=True)
+Diagnosis = str | Callable[[], str | None] | None
 
 
 def require(premise: bool, reason: str) -> None:
@@ -30,10 +45,17 @@ def given(value: T | None, reason: str) -> T:
     return value
 
 
+_NOT_FINITE = "NaN or infinity in the recorded tensors (see FM109)"
+
+
 def require_finite(*tensors: Tensor | None) -> None:
     """Numeric comparison means nothing once NaN or infinity is in it; FM109 reports those."""
-    finite = all(t is None or bool(torch.isfinite(t).all()) for t in tensors)
-    require(finite, "NaN or infinity in the recorded tensors (see FM109)")
+    require(all(t is None or all_finite(t) for t in tensors), _NOT_FINITE)
+
+
+def require_finite_move(move: Move) -> None:
+    """The same for both ends and both velocities of a move."""
+    require(move.finite, _NOT_FINITE)
 
 
 def exact(
@@ -41,12 +63,11 @@ def exact(
     message: str,
     *,
     where: str = "",
-    diagnosis: str | Callable[[], str | None] | None = None,
+    diagnosis: Diagnosis = None,
     severity: Severity = "error",
 ) -> Check:
     """Evidence about a property that holds or does not. A callable diagnosis is asked only on failure."""
-    cause = None if holds else _resolve(diagnosis)
-    return Check(holds=holds, message=message, where=where, diagnosis=cause, severity=severity)
+    return _check(holds, message, where, diagnosis, severity)
 
 
 def within(
@@ -55,15 +76,11 @@ def within(
     message: str,
     *,
     where: str = "",
-    diagnosis: str | Callable[[], str | None] | None = None,
+    diagnosis: Diagnosis = None,
     severity: Severity = "error",
 ) -> Check:
     """Evidence about an error and its derived bound (both in the same unit); NaN fails."""
-    holds = used <= allowed
-    cause = None if holds else _resolve(diagnosis)
-    return Check(
-        holds=holds, message=message, where=where, used=used, allowed=allowed, diagnosis=cause, severity=severity
-    )
+    return _check(used <= allowed, message, where, diagnosis, severity, used, allowed)
 
 
 def bitwise(a: Tensor, b: Tensor) -> bool:
@@ -89,5 +106,18 @@ def by_step(run: Run, step: int) -> str:
     return f"step {step} of {run.case.num_steps}"
 
 
-def _resolve(diagnosis: str | Callable[[], str | None] | None) -> str | None:
-    return diagnosis() if callable(diagnosis) else diagnosis
+def _check(
+    holds: bool,
+    message: str,
+    where: str,
+    diagnosis: Diagnosis,
+    severity: Severity,
+    used: float | None = None,
+    allowed: float | None = None,
+) -> Check:
+    if holds and used is None and severity != "note":
+        return _HELD
+    cause = None if holds else diagnosis() if callable(diagnosis) else diagnosis
+    return Check(
+        holds=holds, message=message, where=where, used=used, allowed=allowed, diagnosis=cause, severity=severity
+    )

@@ -11,17 +11,17 @@ from fmcheck.record.trace import Call
 from fmcheck.rules.evidence import exact, require, require_finite
 from fmcheck.rules.layouts import latent_cause, picture_cause
 from fmcheck.rules.registry import Check, rule
+from fmcheck.subject import ENTRIES
 from fmcheck.tensors import Mismatch, describe
 from fmcheck.tolerance import argument_bound, time_bound
 
-BOTH = ("generate", "loss")
 _ANY_ASPECT = ("type", "rank", "dtype", "shape")
 
 # cause(run, call, what was found) names the known mistake that makes such a tensor.
 Cause = Callable[[Run, Call, object], str | None]
 
 
-@rule("FM101", "wrong-time-rank", kinds=BOTH, judges_crashes=True)
+@rule("FM101", "wrong-time-rank", kinds=ENTRIES, judges_crashes=True)
 def wrong_time_rank(run: Run) -> Iterator[Check]:
     """The time argument has one axis with one entry a row of the network's batch: `time: Float32[N]` for N rows.
 
@@ -52,7 +52,7 @@ def _time_cause(run: Run, call: Call, time: object) -> str | None:
     return "made for 2B rows, while the state has B" if len(time) == 2 * rows else None
 
 
-@rule("FM102", "wrong-time-dtype", kinds=BOTH, judges_crashes=True)
+@rule("FM102", "wrong-time-dtype", kinds=ENTRIES, judges_crashes=True)
 def wrong_time_dtype(run: Run) -> Iterator[Check]:
     """The time argument is float32 and was float32 all the way: `time: Float32[N]`, not rounded through a half dtype.
 
@@ -81,35 +81,36 @@ def _time_dtype_cause(run: Run, call: Call, time: object) -> str | None:
 
 
 def _rounding_check(run: Run) -> Check:
-    told = _float32_times(run)
-    times = from_argument(told, run.subject.spec)
-    candidates = list(_roundings(run, told, times))
-    require(bool(candidates), "the grid's own times are numbers of the half dtypes, or the times are not the grid's")
-    fitting = [name for name, rounded in candidates if rounded]
+    told, spec, reading = _float32_times(run), run.subject.spec, run.reading
+    # A correct time is this far from the grid's at most.
+    error = time_bound(reading, torch.float32).expand_as(reading.evaluation_times).reshape(-1)
+    slope, times = abs(spec.time_map[1]), from_argument(told, spec)
+    coarse = [
+        (dtype, side)
+        for side, seen, scale in (("argument", told, slope), ("flow time", times, 1.0))
+        for dtype in (torch.bfloat16, torch.float16)
+        if bool((_distance(seen, dtype) <= scale * float(error.max())).all())
+    ]
+    telling = [(dtype, side) for dtype, side in coarse if _tells(run, times, error, dtype, side)]
+    require(not coarse or bool(telling), "the grid's own times are numbers of the half dtypes, or it is another grid")
+    found = [f"{str(dtype).removeprefix('torch.')} ({side})" for dtype, side in telling]
     return exact(
-        not fitting,
-        f"all {len(told)} float32 times are numbers of {next(iter(fitting), '')}, and those of the grid are not",
+        not found,
+        f"all {len(told)} float32 times are numbers of {next(iter(found), '')}, and those of the grid are not",
         diagnosis="the time was rounded to that dtype and cast back",
     )
 
 
-def _roundings(run: Run, told: Tensor, times: Tensor) -> Iterator[tuple[str, bool]]:
-    """`(name, whether every time went through it)` of each half dtype that the grid can tell from float32."""
-    spec, reading = run.subject.spec, run.reading
-    reference = reading.evaluation_times
-    error = time_bound(reading, torch.float32).expand_as(reference).reshape(-1)
-    reference = reference.reshape(-1)
-    gap = (times[:, None] - reference).abs().amin(dim=1).max()
-    worst, slope = float(error.max()), abs(spec.time_map[1])
-    for dtype in (torch.bfloat16, torch.float16):
-        if float(gap) > argument_bound(spec, dtype) + worst:
-            continue  # not this grid rounded: FM303 and FM307 say more
-        sides = (("argument", told, to_argument(reference, spec), slope), ("flow time", times, reference, 1.0))
-        for side, seen, exact_values, scale in sides:
-            # A correct time is within `error` of the reference, so twice that keeps it off every coarse number.
-            if bool((_distance(exact_values, dtype) > 2 * scale * error).any()):
-                name = f"{str(dtype).removeprefix('torch.')} ({side})"
-                yield name, bool((_distance(seen, dtype) <= scale * worst).all())
+def _tells(run: Run, times: Tensor, error: Tensor, dtype: torch.dtype, side: str) -> bool:
+    """Whether these are the grid's times, rounded, and the grid's own are no numbers of the dtype."""
+    spec, reference = run.subject.spec, run.reading.evaluation_times.reshape(-1)
+    gap = float((times[:, None] - reference).abs().amin(dim=1).max())
+    if gap > argument_bound(spec, dtype) + float(error.max()):
+        return False  # not this grid rounded: FM303 and FM307 say more
+    of_argument = side == "argument"
+    scale, values = (abs(spec.time_map[1]), to_argument(reference, spec)) if of_argument else (1.0, reference)
+    # Twice the error keeps a correct time off every coarse number.
+    return bool((_distance(values, dtype) > 2 * scale * error).any())
 
 
 def _distance(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -126,7 +127,7 @@ def _float32_times(run: Run) -> Tensor:
     return told
 
 
-@rule("FM103", "wrong-null-indicator", needs=("velocity", "velocity.null"), kinds=BOTH, judges_crashes=True)
+@rule("FM103", "wrong-null-indicator", needs=("velocity", "velocity.null"), kinds=ENTRIES, judges_crashes=True)
 def wrong_null_indicator(run: Run) -> Iterator[Check]:
     """The null indicator is boolean with one entry a row of the network's batch: `null: Bool[N]`.
 
@@ -153,7 +154,7 @@ def _null_cause(run: Run, call: Call, null: object) -> str | None:
     return "made for the B prompts, while guidance doubled the state to 2B rows" if 2 * len(null) == rows else None
 
 
-@rule("FM104", "wrong-state-shape", kinds=BOTH, judges_crashes=True)
+@rule("FM104", "wrong-state-shape", kinds=ENTRIES, judges_crashes=True)
 def wrong_state_shape(run: Run) -> Iterator[Check]:
     """The state that the network is given has the latent shape of the case: `x: [N, C, H / f, W / f]`, floating.
 
@@ -169,7 +170,7 @@ def wrong_state_shape(run: Run) -> Iterator[Check]:
     yield from _typed(run, ("velocity.x",), latent_cause)
 
 
-@rule("FM105", "wrong-velocity-shape", kinds=BOTH, judges_crashes=True)
+@rule("FM105", "wrong-velocity-shape", kinds=ENTRIES, judges_crashes=True)
 def wrong_velocity_shape(run: Run) -> Iterator[Check]:
     """The velocity has exactly the shape of the state it was asked for: `v.shape == x.shape`, so nothing broadcasts.
 
@@ -186,14 +187,12 @@ def wrong_velocity_shape(run: Run) -> Iterator[Check]:
         x, mismatch = call.inputs.get("x"), _mismatches(call).get("velocity.output")
         if mismatch is None and call.output is None:
             continue  # it raised
-        fits = mismatch is None and not (isinstance(x, Tensor) and x.shape != _shape(call.output))
+        if mismatch is None and not (isinstance(x, Tensor) and x.shape != _shape(call.output)):
+            yield exact(True, "", where=call.name)
+            continue
         message = f"velocity.output: expected the shape of its state {describe(x)}, found {describe(call.output)}"
-        yield exact(
-            fits,
-            message if mismatch is None else str(mismatch),
-            where=call.name,
-            diagnosis=_velocity_cause(run, call, call.output),
-        )
+        cause = _velocity_cause(run, call, call.output)
+        yield exact(False, message if mismatch is None else str(mismatch), where=call.name, diagnosis=cause)
 
 
 def _velocity_cause(run: Run, call: Call, output: object) -> str | None:
@@ -209,7 +208,7 @@ def _velocity_cause(run: Run, call: Call, output: object) -> str | None:
     return latent_cause(run, call, output)
 
 
-@rule("FM106", "wrong-latent-shape", kinds=BOTH, judges_crashes=True)
+@rule("FM106", "wrong-latent-shape", kinds=ENTRIES, judges_crashes=True)
 def wrong_latent_shape(run: Run) -> Iterator[Check]:
     """Latents have one shape from end to end: `[N, D]` out of `text`, `[N, C, h, w]` from `encode` to `decode`.
 
@@ -226,7 +225,7 @@ def wrong_latent_shape(run: Run) -> Iterator[Check]:
     yield from _typed(run, tensors, latent_cause)
 
 
-@rule("FM107", "wrong-decoded-shape", kinds=BOTH, judges_crashes=True)
+@rule("FM107", "wrong-decoded-shape", kinds=ENTRIES, judges_crashes=True)
 def wrong_decoded_shape(run: Run) -> Iterator[Check]:
     """Pictures have the size of the case: `decode`'s output, `encode`'s input and the entry's images `[N, ch, H, W]`.
 

@@ -10,10 +10,8 @@ from fmcheck.plan import Run
 from fmcheck.record.trace import Call, Trace
 from fmcheck.rules.evidence import exact, require
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tensors import describe
-
-_BOTH = ("generate", "loss")
-_ENTRIES = ("generate", "loss")
+from fmcheck.subject import ENTRIES
+from fmcheck.tensors import all_finite, describe
 
 
 @dataclass
@@ -38,7 +36,7 @@ class _Crossing:
 
 def _crossings(trace: Trace) -> list[_Crossing]:
     """Every tensor in the order in which it was seen. What the tester handed to the entry is not the model's doing."""
-    inner = [call for call in trace.calls if call.role not in _ENTRIES]
+    inner = [call for call in trace.calls if call.role not in ENTRIES]
     found = [
         _Crossing(call, name, value)
         for call in inner
@@ -46,12 +44,12 @@ def _crossings(trace: Trace) -> list[_Crossing]:
         if isinstance(value, Tensor)
     ]
     # An entry starts before all other calls and returns after them.
-    entries = [call for call in trace.calls if call.role in _ENTRIES]
+    entries = [call for call in trace.calls if call.role in ENTRIES]
     found += [_Crossing(call, "output", call.output) for call in entries if call.output is not None]
     return found + ([] if trace.result is None else [_Crossing(None, "", trace.result)])
 
 
-@rule("FM108", "wrong-device", kinds=_BOTH, judges_crashes=True)
+@rule("FM108", "wrong-device", kinds=ENTRIES, judges_crashes=True)
 def wrong_device(run: Run) -> Iterator[Check]:
     """Every tensor that crosses an observation point is on the device type of the case.
 
@@ -67,7 +65,7 @@ def wrong_device(run: Run) -> Iterator[Check]:
     """
     wanted = torch.device(run.case.device).type
     for call in run.trace.calls:
-        for tensor, device in call.devices.items() if call.role not in _ENTRIES else ():
+        for tensor, device in call.devices.items() if call.role not in ENTRIES else ():
             yield exact(
                 device == wanted,
                 f"{tensor} is on {device}, expected {wanted}",
@@ -76,7 +74,7 @@ def wrong_device(run: Run) -> Iterator[Check]:
             )
 
 
-@rule("FM109", "non-finite", kinds=_BOTH, judges_crashes=True)
+@rule("FM109", "non-finite", kinds=ENTRIES, judges_crashes=True)
 def non_finite(run: Run) -> Iterator[Check]:
     """Every recorded tensor and the result are finite: no NaN and no infinity anywhere.
 
@@ -89,7 +87,13 @@ def non_finite(run: Run) -> Iterator[Check]:
     Fix: look at the origin that the finding names. Source: half-precision autoencoder overflow, vladmandic/sdnext
     issue 2193.
     """
+    finite: set[int] = set()
     for seen in _crossings(run.trace):
+        # One copy may have crossed several boundaries.
+        if id(seen.tensor) in finite or all_finite(seen.tensor):
+            finite.add(id(seen.tensor))
+            yield exact(True, "")
+            continue
         bad = _not_finite(seen)
         yield exact(
             not bool(bad.any()),
@@ -127,7 +131,7 @@ def _origin(seen: _Crossing) -> str | None:
     return f"made on the way to {seen.call.role}"
 
 
-@rule("FM110", "unasked-float64", kinds=_BOTH, judges_crashes=True)
+@rule("FM110", "unasked-float64", kinds=ENTRIES, judges_crashes=True)
 def unasked_float64(run: Run) -> Iterator[Check]:
     """No float64 tensor crosses an observation point, unless the case asks for float64.
 
@@ -145,13 +149,12 @@ def unasked_float64(run: Run) -> Iterator[Check]:
     for seen in _crossings(run.trace):
         if not seen.tensor.is_floating_point() or seen.mismatched_dtype:
             continue
-        yield exact(
-            seen.tensor.dtype != torch.float64,
-            f"{seen.label} is {describe(seen.tensor)}, and the case asks for {run.case.dtype}",
-            diagnosis=_promotion(seen),
-        )
-        if seen.tensor.dtype == torch.float64:
-            break
+        if seen.tensor.dtype != torch.float64:
+            yield exact(True, "")
+            continue
+        message = f"{seen.label} is {describe(seen.tensor)}, and the case asks for {run.case.dtype}"
+        yield exact(False, message, diagnosis=_promotion(seen))
+        break
 
 
 def _promotion(seen: _Crossing) -> str | None:

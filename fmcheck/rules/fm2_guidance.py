@@ -9,7 +9,7 @@ from torch import Tensor
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
-from fmcheck.rules.evidence import bitwise, by_step, exact, nearest_explanation, require, require_finite, within
+from fmcheck.rules.evidence import bitwise, by_step, exact, nearest_explanation, require, require_finite_move, within
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tensors import describe
 from fmcheck.tolerance import EXPLAINED, fit_bound, fit_errors
@@ -76,12 +76,10 @@ def _halves_marked(call: Call, flags: Tensor, *, doubled: bool, spec_first: str)
             return "the indicator is never set, so both halves are conditional"
         return "every row is marked unconditional" if bool(flags.all()) else None
 
-    return exact(
-        torch.equal(flags, expected),
-        f"unconditional rows are {_rows(flags)}, expected {_rows(expected)} (layout {spec_first})",
-        where=call.name,
-        diagnosis=cause,
-    )
+    if torch.equal(flags, expected):
+        return exact(True, "", where=call.name)
+    message = f"unconditional rows are {_rows(flags)}, expected {_rows(expected)} (layout {spec_first})"
+    return exact(False, message, where=call.name, diagnosis=cause)
 
 
 def _rows(flags: Tensor) -> str:
@@ -104,12 +102,9 @@ def halves_differ(run: Run) -> Iterator[Check]:
     """
     for k, evaluation in enumerate(run.reading.evaluations):
         if evaluation.x_uncond is not None:
-            gap = float((evaluation.x_cond.double() - evaluation.x_uncond.double()).abs().max())
-            yield exact(
-                bitwise(evaluation.x_cond, evaluation.x_uncond),
-                f"the two branches are given different states; largest difference {gap:.3g}, allowed 0 (bitwise)",
-                where=f"evaluation {k}",
-            )
+            same = bitwise(evaluation.x_cond, evaluation.x_uncond)
+            message = "" if same else _apart(evaluation.x_cond, evaluation.x_uncond)
+            yield exact(same, f"the two branches are given different states: {message}", where=f"evaluation {k}")
 
 
 @rule("FM203", "wrong-guidance")
@@ -130,7 +125,7 @@ def wrong_guidance(run: Run) -> Iterator[Check]:
     for move in reading.moves:
         if move.uncond is None:
             continue  # FM204 has it
-        require_finite(move.start, move.end, move.cond, move.uncond)
+        require_finite_move(move)
         observed = move.coefficients
         if not observed.determined or observed.dt == 0 or move.alike:
             continue
@@ -244,7 +239,7 @@ def guidance_not_off(run: Run) -> Iterator[Check]:
         if move.uncond is None:
             yield exact(True, "", where=where)
             continue
-        require_finite(move.start, move.end, move.cond, move.uncond)
+        require_finite_move(move)
         observed = move.coefficients
         if not observed.determined or observed.dt == 0 or move.alike:
             continue

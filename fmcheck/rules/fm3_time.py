@@ -1,12 +1,12 @@
 """FM3: time: grid, monotone, coverage of [0, 1], evaluation point, what the network is told, number of steps."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from fmcheck.flow import to_argument
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import bitwise, by_step, exact, require, within
 from fmcheck.rules.fm3_explain import explain_argument, explain_count, explain_grid, explain_point
@@ -116,8 +116,7 @@ def wrong_grid(run: Run) -> Iterator[Check]:
 
 def _observed_steps(run: Run) -> dict[int, tuple[float, float]]:
     """Length of every readable step, and the error with which it can be read."""
-    steps: dict[int, tuple[float, float]] = run.memo(_recover_steps)
-    return steps
+    return run.memo(_recover_steps)
 
 
 def _recover_steps(run: Run) -> dict[int, tuple[float, float]]:
@@ -155,21 +154,43 @@ def wrong_evaluation_point(run: Run) -> Iterator[Check]:
     require(len(reading.steps) == run.case.num_steps, "the number of steps is wrong (see FM301)")
     require(_grid_holds(run), "the grid is not the declared one (see FM303)")
     inside = _time_slack(run)
+    for told in _told_times(run, inside):
+        if told.outside > told.slack:
+            continue
+        yield within(
+            abs(told.time - told.expected),
+            told.slack,
+            f"the velocity is evaluated at t = {told.time:.7g}, expected {told.expected:.7g} in "
+            f"[{told.low:.6g}, {told.high:.6g}]",
+            where=told.where,
+            diagnosis=lambda: explain_point(run, inside),
+        )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The time that one evaluation was told, the step `[low, high]` that it serves, and what the spec expects."""
+
+    time: float
+    expected: float
+    slack: float
+    low: float
+    high: float
+    where: str
+
+    @property
+    def outside(self) -> float:
+        """How far the time lies outside its step."""
+        return max(self.low - self.time, self.time - self.high, 0.0)
+
+
+def _told_times(run: Run, slack: Tensor) -> Iterator[_Told]:
+    reading = run.reading
+    edges, expected, bounds = reading.edges.tolist(), reading.evaluation_times.tolist(), slack.tolist()
     for k, stages in enumerate(reading.steps):
         for stage, evaluation in enumerate(stages):
-            low, high = float(reading.edges[k]), float(reading.edges[k + 1])
-            slack = float(inside[k, stage])
-            if not low - slack <= evaluation.time <= high + slack:
-                continue
-            expected = float(reading.evaluation_times[k, stage])
-            yield within(
-                abs(evaluation.time - expected),
-                slack,
-                f"the velocity is evaluated at t = {evaluation.time:.7g}, expected {expected:.7g} in "
-                f"[{low:.6g}, {high:.6g}]",
-                where=f"{by_step(run, k)}, stage {stage}",
-                diagnosis=lambda: explain_point(run, inside),
-            )
+            where = f"{by_step(run, k)}, stage {stage}"
+            yield _Told(evaluation.time, expected[k][stage], bounds[k][stage], edges[k], edges[k + 1], where)
 
 
 def _grid_holds(run: Run) -> bool:
@@ -276,21 +297,17 @@ def wrong_time_argument(run: Run) -> Iterator[Check]:
     reading = run.reading
     require(len(reading.steps) == run.case.num_steps, "the number of steps is wrong (see FM301)")
     require(_grid_holds(run), "the grid is not the declared one (see FM303)")
-    slack = _time_slack(run)
-    for k, stages in enumerate(reading.steps):
-        low, high = float(reading.edges[k]), float(reading.edges[k + 1])
-        for stage, evaluation in enumerate(stages):
-            outside = max(low - evaluation.time, evaluation.time - high, 0.0)
-            told = float(to_argument(torch.tensor(evaluation.time, dtype=torch.float64), run.subject.spec))
-            middle = float(to_argument(reading.evaluation_times[k, stage], run.subject.spec))
-            yield within(
-                outside,
-                float(slack[k, stage]),
-                f"the network is told {run.subject.spec.time_argument} = {told:.6g}, which is t = "
-                f"{evaluation.time:.6g}, in the step [{low:.6g}, {high:.6g}]; expected {middle:.6g}",
-                where=f"{by_step(run, k)}, stage {stage}",
-                diagnosis=lambda: explain_argument(run),
-            )
+    offset, slope = run.subject.spec.time_map
+    for told in _told_times(run, _time_slack(run)):
+        yield within(
+            told.outside,
+            told.slack,
+            f"the network is told {run.subject.spec.time_argument} = {offset + slope * told.time:.6g}, which is t = "
+            f"{told.time:.6g}, in the step [{told.low:.6g}, {told.high:.6g}]; "
+            f"expected {offset + slope * told.expected:.6g}",
+            where=told.where,
+            diagnosis=lambda: explain_argument(run),
+        )
 
 
 @rule("FM308", "rows-at-different-times")

@@ -9,9 +9,10 @@ from torch import Tensor
 from fmcheck.plan import Run
 from fmcheck.record.grouping import Evaluation
 from fmcheck.record.reading import Move
-from fmcheck.rules.evidence import by_step, exact, require, require_finite, within
+from fmcheck.rules.evidence import by_step, exact, require, require_finite_move, within
 from fmcheck.rules.fm5_explain import explain_update
 from fmcheck.rules.registry import Check, rule
+from fmcheck.tensors import all_finite
 from fmcheck.tolerance import fit_bound, move_bound, step_bound, sums_show_digits, unit_roundoff
 
 
@@ -31,7 +32,7 @@ def wrong_update(run: Run) -> Iterator[Check]:
     moves = [move for move in run.reading.moves if not move.last]
     require(bool(moves), "one step only: its update is judged by FM601")
     for move in moves:
-        require_finite(move.start, move.end, move.cond, move.uncond)
+        require_finite_move(move)
         idle = not bool(move.cond.any()) and (move.uncond is None or not bool(move.uncond.any()))
         # A prediction of an end is turned into a velocity by the loop, from a state that may not be seen uncast.
         if idle and move.spec.prediction in ("velocity", "reverse_velocity"):
@@ -123,7 +124,7 @@ def low_precision_state(run: Run) -> Iterator[Check]:
         )
         # The last step of an x1 prediction may land on the prediction itself, which has the digits of the network.
         lands = move.last and not native and spec.prediction == "x1"
-        if bool(torch.isfinite(move.end).all()) and not lands:
+        if all_finite(move.end) and not lands:
             yield from _rounded_through(move, name, by_step(run, move.step))
 
 
@@ -145,22 +146,20 @@ def _held_longer(run: Run) -> bool:
 
 def _rounded_through(move: Move, name: str, where: str) -> Iterator[Check]:
     """Whether all values are numbers of a short dtype, although a sum in float32 would not end at such numbers."""
-    start, end = move.start.double(), move.end.double()
-    if move.end.dtype not in (torch.float32, torch.float64) or not sums_show_digits(start, end - start):
+    end = move.end
+    if end.dtype not in (torch.float32, torch.float64):
         return
     for dtype in (torch.bfloat16, torch.float16):
         short = str(dtype).removeprefix("torch.")
+        rounded = torch.equal(end, end.to(dtype).to(end.dtype))
+        if rounded and not sums_show_digits(move.start.double(), move.delta):
+            continue
         yield exact(
-            bool(_beside(end, dtype).any()),
+            not rounded,
             f"every value of {name} is representable in {short}, so it was rounded on the way",
             where=where,
             diagnosis=f"the state is held in {short} and cast back",
         )
-
-
-def _beside(state: Tensor, dtype: torch.dtype) -> Tensor:
-    """Distance of every value to the nearest number of a short dtype."""
-    return (state - state.to(dtype).double()).abs()
 
 
 def step_error(run: Run, move: Move) -> tuple[Tensor, Tensor]:

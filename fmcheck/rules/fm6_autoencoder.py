@@ -9,11 +9,11 @@ from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.disturb import InjectedFault
 from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
-from fmcheck.rules.evidence import bitwise, exact, given, require, require_finite, within
+from fmcheck.rules.evidence import bitwise, exact, given, require, require_finite, require_finite_move, within
 from fmcheck.rules.fm5_explain import explain_update
 from fmcheck.rules.fm5_integration import before_end, step_error, worst
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tensors import describe
+from fmcheck.tensors import describe, joined
 from fmcheck.tolerance import EXPLAINED, coarser, fit_bound, fit_errors, gamma, image_bound, move_bound, scale_bound
 
 
@@ -41,7 +41,7 @@ def wrong_tensor_decoded(run: Run) -> Iterator[Check]:
     )
     last = next((move for move in reading.moves if move.last), None)
     if last is not None:
-        require_finite(last.start, last.end, last.cond, last.uncond)
+        require_finite_move(last)
         yield _last_step(run, last)
 
 
@@ -167,7 +167,7 @@ def _repeats(after: list[Call], role: str, batch: int) -> bool:
     given = [call.inputs["x"] for call in after if call.role == role and _rows(call)]
     if not given or len({x.shape[1:] for x in given}) > 1 or sum(map(len, given)) % batch:
         return False
-    rows = torch.cat(given)
+    rows = joined(given)
     return all(bitwise(rows[:batch], rows[start : start + batch]) for start in range(batch, len(rows), batch))
 
 
@@ -181,7 +181,7 @@ def _hand_over(after: list[Call]) -> Check:
     sampled = [call.output for call in after if call.role == "sample" and call.output is not None]
     decoded = [call.inputs["x"] for call in after if call.role == "decode" and isinstance(call.inputs.get("x"), Tensor)]
     # An autoencoder of another dtype gets its latents cast on the way, which is no other latent.
-    same = bool(sampled) and bool(decoded) and bitwise(torch.cat(sampled).to(decoded[0].dtype), torch.cat(decoded))
+    same = bool(sampled) and bool(decoded) and bitwise(joined(sampled).to(decoded[0].dtype), joined(decoded))
     return exact(same, "decode is not given what sample returned", where="between sample and decode")
 
 
@@ -322,7 +322,7 @@ def altered_image(run: Run) -> Iterator[Check]:
     """
     outputs = [call.output for call in run.reading.after_loop if call.role == "decode" and call.output is not None]
     require(bool(outputs), "decode was not called after the loop")
-    decoded, result = torch.cat(outputs), run.result
+    decoded, result = joined(outputs), run.result
     if _repeats(run.reading.after_loop, "decode", run.case.batch):
         decoded = decoded[-run.case.batch :]
     require(result.is_floating_point(), "the result is no floating tensor (see FM704)")
@@ -334,7 +334,7 @@ def _image_check(run: Run, decoded: Tensor, result: Tensor) -> Check:
     spec = run.subject.spec
     low, high = spec.image_range
     # Untouched images are the usual case, and pictures are the largest tensors of a run: no arithmetic for them.
-    if spec.decode_range in (None, spec.image_range) and torch.equal(decoded, result):
+    if spec.decode_range in (None, spec.image_range) and (decoded is result or torch.equal(decoded, result)):
         return within(0.0, gamma(1, result.dtype), "", where="result")
     require_finite(decoded, result)
     expected, image = _mapped(decoded.double(), run), result.double()

@@ -7,8 +7,8 @@ from torch import Tensor
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import bitwise, exact, require
 from fmcheck.rules.registry import Check, rule
+from fmcheck.subject import ENTRIES
 
-_BOTH = ("generate", "loss")
 _COMPONENTS = ("text", "velocity", "sample", "decode")
 
 
@@ -33,7 +33,7 @@ def _more(changes: list[str]) -> str:
     return f" and {len(changes) - 3} more" if len(changes) > 3 else ""
 
 
-@rule("FM710", "inputs-changed", kinds=_BOTH)
+@rule("FM710", "inputs-changed", kinds=ENTRIES)
 def inputs_changed(run: Run) -> Iterator[Check]:
     """Nobody's input is written to: the tensors that the caller passes, and those that the loop passes on.
 
@@ -109,7 +109,7 @@ def _apart(a: Tensor, b: Tensor) -> str:
     return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"
 
 
-@rule("FM713", "process-changed", kinds=_BOTH)
+@rule("FM713", "process-changed", kinds=ENTRIES)
 def process_changed(run: Run) -> Iterator[Check]:
     """Process-wide settings are as before: grad mode, default dtype, threads, deterministic flags, environment.
 

@@ -1,6 +1,7 @@
 """Interleaved timing: two things are compared in one process, in turn, and only their ratio is reported."""
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -65,7 +66,10 @@ def interleave(first: Callable[[], object], second: Callable[[], object], pairs:
 
 @contextmanager
 def result_file(name: str) -> Iterator[dict[str, object]]:
-    """Write figures to `results/NAME-DEVICE.json`, with the versions they belong to."""
+    """Figures with the versions they belong to, for `results/NAME-DEVICE.json`.
+
+    The file is written when `FMCHECK_WRITE_RESULTS` is set: a benchmark that dirties the checkout would be run less.
+    """
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     figures: dict[str, object] = {
         "device": device,
@@ -76,6 +80,8 @@ def result_file(name: str) -> Iterator[dict[str, object]]:
         "threads": torch.get_num_threads(),
     }
     yield figures
+    if not os.environ.get("FMCHECK_WRITE_RESULTS"):
+        return
     RESULTS.mkdir(exist_ok=True)
     slug = device.lower().replace(" ", "-")
     (RESULTS / f"{name}-{slug}.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -31,7 +31,7 @@ class TestSuite:
                 "*test_mine[[]TY003-half-wrong[]]*PASSED*",
                 "TY002 always-wrong  error",
                 "  property The property of always-wrong holds.",
-                "  where    run base, step 1; 6 more like it*",
+                "  where    run base, step 1; 9 more like it*",
                 "  observed came out 3.5, expected 2.5",
                 "  repeat   pytest 'test_gate.py::test_mine' -k TY002",
                 "TY003 half-wrong  warning",

@@ -75,6 +75,10 @@ def test_velocities_are_not_broadcast():
             call()
 
 
+def left_over(found, delta, cond, uncond):
+    return float((delta - found.cond * cond - found.uncond * uncond).abs().max())
+
+
 @given(a=NUMBERS, b=NUMBERS, seed=st.integers(0, 1000))
 @settings(max_examples=80, deadline=None)
 def test_planted_coefficients_are_recovered(a, b, seed):
@@ -84,7 +88,7 @@ def test_planted_coefficients_are_recovered(a, b, seed):
     allowed = 128 * EPS * (abs(a) + abs(b)) / found.condition
     assert abs(found.cond - a) <= allowed
     assert abs(found.uncond - b) <= allowed
-    assert found.residual <= 10 * allowed
+    assert left_over(found, a * cond + b * uncond, cond, uncond) <= 10 * allowed
 
 
 @given(seed=st.integers(0, 1000), exponent=st.integers(-6, 0))
@@ -106,8 +110,6 @@ def test_any_update_is_fitted_like_numpy_fits_it(seed):
     expected = np.linalg.lstsq(columns, delta.flatten().numpy())[0]
     found = effective_coefficients(delta, cond, uncond)
     np.testing.assert_allclose([found.cond, found.uncond], expected, rtol=0, atol=1e-13)
-    worst = np.abs(delta.flatten().numpy() - columns @ expected).max()
-    assert found.residual == pytest.approx(worst, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -130,20 +132,11 @@ def test_known_mistakes_leave_their_fingerprint(name, coefficients, dt, weight):
     assert found.weight == pytest.approx(weight, abs=1e-13)
 
 
-def test_a_part_outside_the_velocities_shows_in_the_residual():
-    cond, uncond = pair()
-    delta = 0.4 * cond - 0.3 * uncond
-    delta[1, 2, 3, 4] += 0.5
-    found = effective_coefficients(delta, cond, uncond)
-    assert 0.4 < found.residual <= 0.5
-
-
 def test_one_column_without_an_unconditional_velocity():
     cond, _ = pair()
     found = effective_coefficients(-0.25 * cond, cond)
     assert found.cond == pytest.approx(-0.25, abs=1e-15)
     assert (found.uncond, found.weight, found.condition) == (0.0, 0.0, 1.0)
-    assert found.residual <= EPS
 
 
 def test_the_condition_is_the_sine_between_the_velocities():
@@ -199,7 +192,7 @@ def test_a_zero_column_alone_is_undetermined():
 def test_a_step_of_zero_is_determined_but_has_no_weight():
     cond, uncond = pair()
     found = effective_coefficients(0 * cond, cond, uncond)
-    assert (found.cond, found.uncond, found.residual, found.dt) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.cond, found.uncond, found.dt) == (0.0, 0.0, 0.0)
     assert found.determined
     assert math.isnan(found.weight)
 
@@ -213,7 +206,7 @@ def test_values_that_are_not_finite_give_nan_everywhere(value, position):
     found = effective_coefficients(*tensors)
     assert not found.determined
     assert math.isnan(found.condition)
-    assert math.isnan(found.residual)
+    assert math.isnan(found.cond)
 
 
 def test_empty_tensors_give_nan():
