@@ -81,13 +81,13 @@ class TestMutants:
         monkeypatch.setattr(commands_mutants, "all_mutants", lambda: [get_mutant("log6_rows_interleaved")])
         same = Variation("same_again", lambda subject: subject)
         monkeypatch.setattr(commands_mutants, "all_variations", lambda: [same])
-        code, out, _ = fmcheck_command("mutants")
+        code, out, _ = fmcheck_command("mutants", "--full")
         assert code == 1
         assert "caught by another (TY002), not by FM202" in out
         assert out.count("false alarm: TY002 always-wrong") == 2
         assert "2 correct pipelines: 2 false alarms" in " ".join(out.split())
         monkeypatch.setattr(registry, "_RULES", {"TY001": only["TY001"]})
-        code, out, _ = fmcheck_command("mutants")
+        code, out, _ = fmcheck_command("mutants", "--full")
         assert code == 1
         assert "missed, FM202 should catch it" in out
         assert out.count("silent, 1 rule passed") == 2

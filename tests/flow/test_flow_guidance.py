@@ -221,4 +221,4 @@ def test_velocities_that_require_grad_are_read():
 
 
 def test_weight_of_plain_numbers():
-    assert Coefficients(cond=0.4, uncond=-0.3, residual=0.0, condition=1.0).weight == pytest.approx(3)
+    assert Coefficients(cond=0.4, uncond=-0.3, condition=1.0).weight == pytest.approx(3)
