@@ -68,8 +68,8 @@ class Observer:
         self._disturbances = disturbances
         self._inside: dict[str, int] = {}
         self._last: str | None = None
-        # The last recorded output, its version, and the copy that was made of it: pictures are large.
-        self._newest: tuple[Tensor | None, int | None, Tensor | None] = (None, None, None)
+        # The copy of the last output: pictures are large, and pass through several hands unchanged.
+        self._newest: Tensor | None = None
         self._boundaries = boundaries(model, subject.points)
 
     def attached(self) -> Any:
@@ -165,20 +165,22 @@ class Observer:
                 if disturbance.role == call.role and disturbance.output:
                     output = disturbance.output(live, output)
                     returned = replace_output(returned, point.output, output)
-            call.output = self.kept(output)
+            call.output = self.kept(output) if call.role in ENTRIES else self._copied(output)
             call.live = output if self._trace.kind == "loss" else None
         self._check(call, {"output": output})
         return returned
 
     def kept(self, output: Tensor) -> Tensor:
-        """A copy; the one made before, where an outer call returns the tensor of an inner one, not written to since."""
-        version = None if output.is_inference() else output._version
-        tensor, known, copy = self._newest
-        if tensor is not output or version is None or version != known:
-            copy = output.detach().clone()
-            self._newest = (output, version, copy)
-        assert copy is not None
-        return copy
+        """A copy of what an entry returns; where that is what an inner call returned, the copy made then."""
+        newest = self._newest
+        known = newest is not None and newest.dtype == output.dtype and newest.device == output.device
+        if newest is not None and known and torch.equal(newest, output):
+            return newest
+        return self._copied(output)
+
+    def _copied(self, output: Tensor) -> Tensor:
+        self._newest = output.detach().clone()
+        return self._newest
 
     def _check(self, call: Call, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

@@ -49,6 +49,50 @@ def test_later_changes_in_place_do_not_reach_the_trace() -> None:
     assert call.mutated == []
 
 
+def test_a_picture_that_passes_through_unchanged_is_copied_once() -> None:
+    model = toy_model(decode=lambda x: x + 1)
+    model.generate = lambda: model.decode(STATE)
+    trace = run(model, lambda m, _: m.generate(), decode="decode", entry="generate")
+    decoded, made = trace.of("decode")[0].output, trace.of("generate")[0].output
+    assert decoded is made is trace.result
+    assert torch.equal(made, STATE + 1)
+
+
+@pytest.mark.parametrize("write", [lambda x: x.mul_(2), lambda x: x.data.mul_(2), lambda x: x.numpy().__imul__(2)])
+def test_a_picture_that_is_written_to_on_the_way_is_two(write: Any) -> None:
+    model = toy_model(decode=lambda x: x + 1)
+
+    def generate() -> torch.Tensor:
+        image = model.decode(STATE)
+        write(image)
+        return image
+
+    model.generate = generate
+    trace = run(model, lambda m, _: m.generate(), decode="decode", entry="generate")
+    assert torch.equal(trace.of("decode")[0].output, STATE + 1)
+    assert torch.equal(trace.of("generate")[0].output, (STATE + 1) * 2)
+
+
+def test_a_network_that_answers_in_one_buffer_is_copied_at_every_call() -> None:
+    buffer = torch.zeros_like(STATE)
+
+    def velocity(x: torch.Tensor, time: torch.Tensor, null: Any = None) -> torch.Tensor:
+        buffer.data.copy_(x * 0.5)
+        return buffer
+
+    first, second = run(toy_model(velocity=velocity), _loop).of("velocity")
+    assert torch.equal(first.output, STATE * 0.5)
+    assert torch.equal(second.output, STATE * 0.75)
+
+
+def test_the_result_is_kept_as_it_came_out() -> None:
+    returned = STATE.clone()
+    trace = run(toy_model(), lambda _, __: returned)
+    returned.zero_()
+    assert torch.equal(trace.result, STATE)
+    assert trace.returned is returned
+
+
 def test_inputs_that_a_call_changes_in_place_are_named() -> None:
     model = toy_model(velocity=lambda x, time, null=None: x.add_(1))
     assert run(model, _loop).calls[0].mutated == ["x"]
