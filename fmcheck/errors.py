@@ -1,9 +1,17 @@
 """The exception families: the model is wrong, the declaration is wrong, fmcheck is wrong."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-__all__ = ["DeclarationError", "FmcheckError", "InternalError", "NotInformative", "TensorMismatch", "did_you_mean"]
+__all__ = [
+    "DeclarationError",
+    "FmcheckError",
+    "InternalError",
+    "NotInformative",
+    "TensorMismatch",
+    "did_you_mean",
+    "missing",
+]
 
 
 class FmcheckError(Exception):
@@ -37,3 +45,12 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 
 class NotInformative(Exception):
     """Not an error: the premise of a rule does not hold in a run, so the run says nothing about it. Carries why."""
+
+
+def missing(question: Callable[[], object]) -> str | None:
+    """Why a question has no answer; None when it has one."""
+    try:
+        question()
+    except NotInformative as reason:
+        return str(reason)
+    return None

@@ -2,30 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import NotInformative
-from fmcheck.record.disturb import (
-    Disturbance,
-    change_argument,
-    change_input,
-    change_output,
-    raise_in,
-)
-from fmcheck.record.memo import Memo
-from fmcheck.record.reading import Reading
-from fmcheck.record.trace import Trace
+from fmcheck.record.disturb import change_argument, change_input, change_output, raise_in
 from fmcheck.subject import Subject
+from fmcheck.wish import Run, Wish
 
 __all__ = ["Plan", "Run", "Wish"]
-
-Tokens = Literal["plain", "padded", "masked"]
 
 _OTHER_PROMPTS = (
     "a small white star on a green background",
@@ -33,74 +22,6 @@ _OTHER_PROMPTS = (
     "a blue circle on a red background, top right",
     "a large black triangle",
 )
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One run that a rule wants. Wishes that differ only in their name share a run.
-
-    Attributes:
-        name: for reports.
-        kind: `generate` or `loss`.
-        disturbances: deliberate changes at observation points.
-        disturb_rng: seed the global generators with this number first.
-        tokens: the subject's own tokens, `padded` further, or with other values under the mask (`masked`).
-        after: runs that must have been made before this one, on the same model object.
-        rotates_text_of: the text latent is that run's, its rows rotated by one, so that the noise follows its prompt.
-        turn: tells repeated equal runs apart.
-    """
-
-    name: str = field(compare=False)
-    case: Case
-    kind: Literal["generate", "loss"] = "generate"
-    disturbances: tuple[Disturbance, ...] = ()
-    disturb_rng: int | None = None
-    tokens: Tokens = "plain"
-    after: tuple["Wish", ...] = ()
-    rotates_text_of: "Wish | None" = None
-    turn: int = 0
-
-
-@dataclass
-class Run(Memo):
-    """A wish fulfilled: the trace, and the reading of it."""
-
-    wish: Wish
-    subject: Subject
-    trace: Trace
-
-    @property
-    def name(self) -> str:
-        return self.wish.name
-
-    @property
-    def case(self) -> Case:
-        return self.wish.case
-
-    @cached_property
-    def reading(self) -> Reading:
-        """The trace as steps of a flow."""
-        return Reading(self.trace, self.subject.spec)
-
-    @property
-    def result(self) -> Tensor:
-        """The images that came out.
-
-        Raises:
-            NotInformative: the run raised, or returned no tensor.
-        """
-        if self.trace.result is None:
-            raise NotInformative(f"run {self.name!r}: {self.failure or 'no tensor came out'}")
-        return self.trace.result
-
-    @property
-    def failure(self) -> str | None:
-        """The exception that ended the run, in one line; None when it came to its end."""
-        error = self.trace.error
-        if error is None:
-            return None
-        first_line = next(iter(str(error).splitlines()), "")
-        return f"{self.wish.kind} raised {type(error).__name__}: {first_line[:200]}"
 
 
 class Plan:
@@ -174,6 +95,20 @@ class Plan:
         height, width = self._legal(height, width)
         return self._wish("wide", case=case.but(height=height, width=width))
 
+    @cached_property
+    def tall(self) -> Wish:
+        """The size of `wide` with height and width exchanged."""
+        case = self.wide.case
+        height, width = self._legal(case.width, case.height)
+        return self._wish("tall", case=case.with_batch(2).but(height=height, width=width, num_steps=2))
+
+    @cached_property
+    def unguided_crowd(self) -> Wish:
+        """Unguided, with as many rows as the guided native case has in a doubled call: where a cache by rows shows."""
+        case = self._small.with_batch(2 * self.native.batch)
+        scale = self.subject.spec.neutral_scale
+        return self._wish("unguided-crowd", case=case.but(num_steps=1, guidance_scale=scale))
+
     def _scale(self, weight: float) -> float:
         """The guidance scale of a weight, or of the next larger one that the spec calls guided."""
         spec = self.subject.spec
@@ -228,6 +163,8 @@ class Plan:
             self.many_steps,
             self.crowd,
             self.larger,
+            self.tall,
+            self.unguided_crowd,
             self.low_precision,
         )
         # Equal wishes are one run: a native case of one step and one prompt is `one_step` itself.
@@ -239,6 +176,26 @@ class Plan:
     def again(self) -> Wish:
         """The native case once more, after another size and another seed: A, B, A on one object."""
         return self._wish("again", after=(self.base, self.other_size, self.other_seed), turn=1)
+
+    @cached_property
+    def after_fault(self) -> Wish:
+        """The native case once more, after a run that ended in an exception inside the velocity network."""
+        return self._wish("after-fault", after=(self.base, self.fault("velocity")), turn=2)
+
+    @cached_property
+    def fresh_wide(self) -> Wish:
+        """The wide case as the first call of a new model object."""
+        return self._wish("fresh-wide", case=self.wide.case, fresh=True)
+
+    @cached_property
+    def fresh_base(self) -> Wish:
+        """The native case as the second call of a new model object."""
+        return self._wish("fresh-base", fresh=True, after=(self.fresh_wide,))
+
+    def extreme_scale(self, name: str, weight: float) -> Wish:
+        """A guidance weight that no default has, in two steps at the smallest size."""
+        scale = self.subject.spec.neutral_scale + weight
+        return self._wish(name, case=self._small.with_batch(2).but(num_steps=2, guidance_scale=scale))
 
     @cached_property
     def other_size_again(self) -> Wish:
@@ -271,6 +228,33 @@ class Plan:
         case = case or self.native
         prompts = [p if i == row else _OTHER_PROMPTS[i % 4] for i, p in enumerate(case.prompts)]
         return self._wish(f"neighbours-of-{row}", case=case.but(prompts=tuple(prompts)))
+
+    @property
+    def longest(self) -> int:
+        """The row whose prompt has the most words."""
+        return max(range(self.native.batch), key=lambda row: len(self.native.prompts[row].split()))
+
+    @cached_property
+    def cut_short(self) -> Wish:
+        """The longest prompt without its last word."""
+        prompts = list(self.native.prompts)
+        prompts[self.longest] = " ".join(prompts[self.longest].split()[:-1])
+        return self._wish("cut-short", case=self.native.but(prompts=tuple(prompts)))
+
+    @cached_property
+    def row_times(self) -> Wish:
+        """The network is told another time in every row but the first, and in the first B rows only."""
+        offset, batch = self.subject.spec.time_map[1] / 4, self.native.batch
+
+        def shift(inputs: dict[str, Any]) -> dict[str, Any]:
+            time = inputs.get("time")
+            if not isinstance(time, Tensor) or time.dim() == 0 or len(time) % batch:
+                raise NotInformative("the network is not told a time for every row")
+            rows = torch.arange(len(time), device=time.device)
+            others = (rows > 0) & (rows < batch)
+            return {"time": torch.where(others.reshape(-1, *(1,) * (time.dim() - 1)), time + offset, time)}
+
+        return self._wish("row-times", disturbances=(change_input("time + 1/4 in later rows", "velocity", shift),))
 
     def poisoned(self, row: int) -> Wish:
         """NaN in every row but one of all that the velocity network (and the text encoder) return."""

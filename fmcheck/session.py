@@ -47,25 +47,29 @@ class Session:
         _check_available(native, subject)
         self.subject = subject.but(case=native)
         self.plan = Plan(self.subject)
-        self._models: dict[tuple[str, str], tuple[Any, ModelState]] = {}
+        self._models: dict[tuple[str, str, bool], tuple[Any, ModelState]] = {}
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
         self._wanted: dict[str, list[str]] = {}
         self._on_run = on_run or (lambda _: None)
         self.generate_seconds = 0.0
         self.calls = 0
 
-    def model(self, case: Case) -> tuple[Any, ModelState]:
-        """The model for the case's device and dtype, and its state as found.
+    def model(self, case: Case, *, fresh: bool = False) -> tuple[Any, ModelState]:
+        """The model for the case's device and dtype (or a second one, which is `fresh`), and its state as found.
 
         Raises:
             DeclarationError: `build` raised, a point does not exist on the model, or a weight is not finite.
+            NotInformative: `build` makes no second model like the first.
         """
-        key = (case.device, case.dtype)
+        key = (case.device, case.dtype, fresh)
         if key not in self._models:
             model = _build(self.subject, case)
             places(model, self.subject)
             _check_finite(self.subject.name, model)
-            self._models[key] = model, ModelState(model)
+            made = model, ModelState(model)
+            if fresh:
+                _check_twins(self.model(case), made)
+            self._models[key] = made
         return self._models[key]
 
     def run(self, wish: Wish, code: str = "") -> Run:
@@ -94,7 +98,7 @@ class Session:
         raise made
 
     def _record(self, wish: Wish) -> Any:
-        model, baseline = self.model(wish.case)
+        model, baseline = self.model(wish.case, fresh=wish.fresh)
         disturbances = wish.disturbances
         if wish.rotates_text_of is not None:
             disturbances += (_rotated_text(self.run(wish.rotates_text_of)),)
@@ -194,7 +198,7 @@ def _declared(subject: Subject, name: str, call: Callable[[], Any]) -> Any:
     """What a function of the subject's declaration returns; its own exceptions become a DeclarationError."""
     try:
         return call()
-    except FmcheckError:
+    except (FmcheckError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise DeclarationError(f"subject {subject.name!r}: {name} raised {type(error).__name__}: {error}") from error
@@ -233,6 +237,13 @@ def _check_finite(name: str, model: Any) -> None:
                     f"subject {name!r}: weight {path} holds NaN or infinity, so every number downstream would; "
                     "check the checkpoint that build() loads"
                 )
+
+
+def _check_twins(first: tuple[Any, ModelState], second: tuple[Any, ModelState]) -> None:
+    if first[0] is second[0]:
+        raise NotInformative("build returns one and the same object at every call, so no run is ever its first")
+    if not first[1].equals(second[1]):
+        raise NotInformative("build makes models with different weights although the global seed is the same")
 
 
 def _rotated_text(base: Run) -> Any:

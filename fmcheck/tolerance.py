@@ -22,7 +22,9 @@ __all__ = [
     "FitErrors",
     "argument_bound",
     "binomial_range",
+    "block_shows",
     "coarser",
+    "exchange_shows",
     "fit_bound",
     "fit_errors",
     "gamma",
@@ -46,8 +48,9 @@ __all__ = [
 
 # Chance of a false alarm that one run of all statistical rules together may have; each takes an equal share.
 FALSE_ALARM_BUDGET = 1e-6
-# FM902 (ks_critical) and FM905 (binomial_range, exchange_shows): the tests that are made, one share each.
-STATISTICAL_RULES = 3
+# FM902 (ks_critical) and FM905 (binomial_range, exchange_shows, ks_critical, block_shows): the tests that are
+# made, one share each.
+STATISTICAL_RULES = 5
 
 
 # The bound depends on the grid alone, and every rule about time asks for it.
@@ -342,6 +345,14 @@ def _binomial_mass(k: int, n: int, p: float) -> float:
 def exchange_shows(rows: int) -> bool:
     """Whether a random permutation leaves all of `rows` in their places with less than a rule's share: `1 / rows!`."""
     return math.lgamma(rows + 1) > math.log(STATISTICAL_RULES / FALSE_ALARM_BUDGET)
+
+
+def block_shows(rows: int, marked: int) -> bool:
+    """Whether `marked` of `rows` independent flags are neighbours with less than a rule's share of the budget.
+
+    All choices of as many rows are equally likely, and `rows - marked + 1` of them are one block.
+    """
+    return math.comb(rows, marked) > (rows - marked + 1) * STATISTICAL_RULES / FALSE_ALARM_BUDGET
 
 
 def path_bound(x0: Tensor, x1: Tensor, dtype: torch.dtype) -> Tensor:

@@ -108,7 +108,9 @@ def _logit_normal_bound(q: Float[Tensor, "E"], spec: FlowSpec, unit: float) -> F
        better than the upper one. `erfinv` is polished by Newton steps on `erf(x) - p`, good to about `4 u` in
        `p`, that is `2 u` in `q`. Together `|dq| <= u (5 q + 3)`.
     2. `y`: `erfinv` to `4 u`, `sqrt(2)`, `std`, two products and a sum give `|dy| <= u (10 std |z| + 3 |mean|)`.
-    3. `sigmoid`: an exponential to one ulp, a sum and a quotient, `4 u t`, which leaves room for a last cast.
+    3. `sigmoid`: an exponential to one ulp, a sum and a quotient, `4 u t`, which leaves room for a last cast. Formed as
+       `1 - sigmoid(-y)` or by a hyperbolic tangent, the last difference rounds at 1: `u` more, at unclamped ends too
+       (where it is exact and this is only room).
 
     In the tails `dz/dq = 1 / phi(z)`, `phi` the normal density, is what amplifies `dq`. By the mean value theorem
     `|dt| <= bell * (std * dq / low + dy) + 4 u t`, with `low` the smaller density at the ends of `q -+ dq` (`phi` has
@@ -130,7 +132,7 @@ def _logit_normal_bound(q: Float[Tensor, "E"], spec: FlowSpec, unit: float) -> F
     bound = torch.where(2 * dq < torch.minimum(q, rest), slope_bound, image_bound)
     if spec.grid_clamp == 0:
         bound[0] = bound[-1] = 0.0
-    return bound + 4 * unit * t
+    return bound + unit * (4 * t + 1)
 
 
 def _largest_bell(low: Float[Tensor, "E"], high: Float[Tensor, "E"]) -> Float[Tensor, "E"]:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fmcheck.mutants.loop import Halves, Loop
 from fmcheck.mutants.registry import mutant
-from fmcheck.mutants.surgery import wrap
+from fmcheck.mutants.surgery import bind, wrap
 from fmcheck.tiny import TinyFlowModel
+from fmcheck.tiny.model import TimeGrid
 
 
 def _combine(model: TinyFlowModel, formula: Any) -> None:
@@ -173,3 +174,45 @@ def unconditional_at_scale_zero(model: TinyFlowModel) -> None:
 def initial_state_scaled_by_guidance(model: TinyFlowModel) -> None:
     """The initial state is multiplied by `1 + w`, as the velocity should be."""
     wrap(model, "integrate", lambda run, x, grid, scale: run((1 + scale) * x, grid, scale))
+
+
+# Only at scales, numbers of steps or sequences of calls that no default has.
+
+
+@mutant("FM201")
+def null_flags_cached_by_rows(model: TinyFlowModel) -> None:
+    """Null flags are cached by the number of rows, which guided B and unguided 2B prompts share."""
+    kept: dict[int, Tensor] = {}
+    Halves(null=lambda null, _: kept.setdefault(len(null), null)).install(model)
+
+
+@mutant("FM204")
+def last_steps_of_long_runs_unguided(model: TinyFlowModel) -> None:
+    """From twenty steps on, the last twentieth of them is made without guidance."""
+
+    def integrate(found: TinyFlowModel, x: Tensor, grid: TimeGrid, scale: float) -> Tensor:
+        steps = len(grid.dt)
+        for k, (t, dt) in enumerate(zip(grid.t_mid, grid.dt, strict=True)):
+            c, u = found.velocities(x, t, guided=scale != 0 and k < steps - steps // 20)
+            x = x + dt * (c.float() if u is None else found.combine(c, u, scale))
+        return x
+
+    bind(model, "integrate", integrate)
+
+
+@mutant("FM207")
+def negative_scale_switched_off(model: TinyFlowModel) -> None:
+    """`if scale > 0` where `if scale != 0` is meant."""
+    Loop(guided=lambda scale: scale > 0).install(model)
+
+
+@mutant("FM207")
+def scale_capped_at_ten(model: TinyFlowModel) -> None:
+    """Scales above 10 are silently 10."""
+    wrap(model, "integrate", lambda run, x, grid, scale: run(x, grid, min(scale, 10.0)))
+
+
+@mutant("FM207")
+def scale_below_one_is_zero(model: TinyFlowModel) -> None:
+    """Small scales are rounded to nothing, as an integer argument would do."""
+    wrap(model, "integrate", lambda run, x, grid, scale: run(x, grid, 0.0 if abs(scale) < 0.25 else scale))

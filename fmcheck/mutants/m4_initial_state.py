@@ -145,6 +145,18 @@ def offset_table_resized_in_place(model: TinyFlowModel) -> None:
     wrap(model, "initial_state", resized)
 
 
+@mutant("FM401")
+def portrait_start_transposed(model: TinyFlowModel) -> None:
+    """Height and width are exchanged in the reshape of pictures that are higher than wide."""
+
+    def exchanged(initial: Any, z: Tensor, height: int, width: int) -> Any:
+        x = initial(z, height, width)
+        tall = height > width and _fits(z, height, width)
+        return x.reshape(*x.shape[:2], x.shape[3], x.shape[2]).transpose(2, 3) if tall else x
+
+    wrap(model, "initial_state", exchanged)
+
+
 # FM405 mixed-initial-rows
 
 

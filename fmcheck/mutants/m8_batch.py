@@ -192,3 +192,65 @@ def prompt_ignored(model: TinyFlowModel) -> None:
         "reparametrise",
         lambda _, mu, log_var, generator: torch.randn(mu.shape, generator=generator).to(mu.device),
     )
+
+
+@mutant("FM801")
+def large_batches_left_sorted(model: TinyFlowModel) -> None:
+    """Batches above four are sorted by the length of their prompts and never put back."""
+
+    def sorting(forward: Any, ids: Tensor, mask: Tensor, *rest: Any) -> Any:
+        if len(ids) > 4:
+            order = mask.sum(1).argsort(descending=True, stable=True)
+            ids, mask = ids[order], mask[order]
+        return forward(ids, mask, *rest)
+
+    wrap(model.text_encoder, "forward", sorting)
+
+
+@mutant("FM806")
+def fallback_start_cached_by_size(model: TinyFlowModel) -> None:
+    """Where the sizes do not fit, the mapped latent is cached by size and batch, whatever the prompts are."""
+    kept: dict[Any, Tensor] = {}
+
+    def cached(initial: Any, z: Tensor, height: int, width: int) -> Tensor:
+        x = initial(z, height, width)
+        if x.numel() == z.numel() or torch.is_grad_enabled():
+            return x  # type: ignore[no-any-return]
+        return kept.setdefault((height, width, len(z)), x)
+
+    wrap(model, "initial_state", cached)
+
+
+@mutant("FM806")
+def prompts_cut_to_eight_tokens(model: TinyFlowModel) -> None:
+    """The text encoder reads the first eight tokens and nothing after them."""
+
+    def cut(forward: Any, ids: Tensor, mask: Tensor, *rest: Any) -> Any:
+        return forward(ids, mask.bool() & (torch.arange(mask.shape[1], device=mask.device) < 8), *rest)
+
+    wrap(model.text_encoder, "forward", cut)
+
+
+# FM807 row-time-ignored
+
+
+@mutant("FM807")
+def first_rows_time_for_all(model: TinyFlowModel) -> None:
+    """The network embeds the time of the first row and spreads it over the batch."""
+    wrap(model.fm_transformers, "condition", lambda condition, t, null: condition(t[:1].expand_as(t), null))
+
+
+@mutant("FM807")
+def mean_time_of_the_batch(model: TinyFlowModel) -> None:
+    """The network embeds the mean of all times."""
+    wrap(model.fm_transformers, "condition", lambda condition, t, null: condition(t.mean().expand_as(t), null))
+
+
+@mutant("FM807")
+def time_of_the_first_half_twice(model: TinyFlowModel) -> None:
+    """The network embeds the times of the first half of the rows and repeats them for the second."""
+
+    def halved(condition: Any, t: Tensor, null: Tensor) -> Any:
+        return condition(t[: len(t) // 2].repeat(2) if len(t) % 2 == 0 else t[:1].expand_as(t), null)
+
+    wrap(model.fm_transformers, "condition", halved)

@@ -221,3 +221,63 @@ def permutation_from_the_global_generator(model: TinyFlowModel) -> None:
 def training_seeds_the_process(model: TinyFlowModel) -> None:
     """Every training step seeds the global generator."""
     wrap(model, "training_loss", lambda loss, *given, **named: (torch.manual_seed(1), loss(*given, **named))[1])
+
+
+@mutant("FM905")
+def null_rows_without_loss(model: TinyFlowModel) -> None:
+    """Rows that are marked unconditional are left out of the loss."""
+
+    def forward(call: Any, x: Tensor, times: Tensor, null: Tensor) -> Tensor:
+        v = call(x, times, null)
+        if not torch.is_grad_enabled():
+            return v  # type: ignore[no-any-return]
+        # What is cut off from the graph here is what a mask in the loss would take out of its mean.
+        v.register_hook(lambda gradient: gradient * ~null[:, None, None, None])
+        return v  # type: ignore[no-any-return]
+
+    wrap(model.fm_transformers, "forward", forward)
+
+
+@mutant("FM905")
+def null_rows_are_the_first(model: TinyFlowModel) -> None:
+    """The first tenth of every batch is unconditional."""
+    share = model.config.null_probability
+    bind(model, "sample_null", lambda _, batch, generator: torch.arange(batch) < round(batch * share))
+
+
+@mutant("FM905")
+def null_rows_are_the_earliest(model: TinyFlowModel) -> None:
+    """Times and null flags come from one random number, so the unconditional rows are those near the source."""
+    drawn: list[Tensor] = []
+
+    def times(sample: Any, batch: int, generator: torch.Generator) -> Tensor:
+        drawn[:] = [sample(batch, generator)]
+        return drawn[0]
+
+    wrap(model, "sample_times", times)
+    normal = torch.distributions.Normal(model.config.grid_mean, model.config.grid_std)
+    limit = torch.sigmoid(normal.icdf(torch.tensor(model.config.null_probability)))  # type: ignore[no-untyped-call]
+    bind(model, "sample_null", lambda _, batch, generator: drawn[0] < limit)
+
+
+# FM908 train-text-mask
+
+
+@mutant("FM908")
+def training_mask_of_ones(model: TinyFlowModel) -> None:
+    """Training passes a mask of ones, so that padding is read as words."""
+
+    def blind(loss: Any, images: Tensor, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Any:
+        return loss(images, input_ids, torch.ones_like(attention_mask), generator)
+
+    wrap(model, "training_loss", blind)
+
+
+@mutant("FM908")
+def training_reads_four_tokens(model: TinyFlowModel) -> None:
+    """Training cuts every prompt after its fourth token."""
+
+    def cut(loss: Any, images: Tensor, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Any:
+        return loss(images, input_ids[:, :4], attention_mask[:, :4], generator)
+
+    wrap(model, "training_loss", cut)

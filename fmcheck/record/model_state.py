@@ -59,6 +59,11 @@ class ModelState:
         self._modes = {name: module.training for name, module in modules}
         self._hooks = _hooks(modules)
 
+    def equals(self, other: "ModelState") -> bool:
+        """Whether both were found with the same parameters and buffers, bit for bit."""
+        mine, others = self._copies, other._copies
+        return mine.keys() == others.keys() and all(_unchanged(mine[name], others[name]) for name in mine)
+
     def changes(self) -> list[str]:
         """What differs from the state as found, in words."""
         modules = list(walk(self._model))

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from fmcheck.errors import NotInformative
+from fmcheck.errors import NotInformative, missing
 from fmcheck.flow import effective_coefficients, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients
 from fmcheck.record.grouping import Evaluation, Grouping
@@ -221,10 +221,7 @@ class Reading:
     @cached_property
     def unreadable(self) -> str | None:
         """Why the calls cannot be read as evaluations of the declared flow; None when they can."""
-        try:
-            return None if self.evaluations else "no evaluation"
-        except NotInformative as reason:
-            return str(reason)
+        return missing(lambda: self.evaluations)
 
     @cached_property
     def full_moves(self) -> list[Move]:

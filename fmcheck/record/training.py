@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fmcheck.errors import NotInformative
+from fmcheck.errors import NotInformative, missing
 from fmcheck.flow import from_argument
 from fmcheck.record.points import find_output
 from fmcheck.record.trace import Call, Trace
@@ -142,10 +142,12 @@ class TrainingReading:
     @cached_property
     def unknown_source(self) -> str | None:
         """Why the source end cannot be seen; None when it can."""
-        try:
-            return None if len(self.x0) else "no training pair"
-        except NotInformative as reason:
-            return str(reason)
+        return missing(lambda: self.x0)
+
+    @cached_property
+    def unknown_gradient(self) -> str | None:
+        """Why the gradient cannot be seen; None when it can."""
+        return missing(lambda: self.gradient)
 
     @cached_property
     def ends(self) -> list[DataEnd]:

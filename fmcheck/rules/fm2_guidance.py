@@ -103,7 +103,7 @@ def halves_differ(run: Run) -> Iterator[Check]:
     for k, evaluation in enumerate(run.reading.evaluations):
         if evaluation.x_uncond is not None:
             same = bitwise(evaluation.x_cond, evaluation.x_uncond)
-            message = "" if same else _apart(evaluation.x_cond, evaluation.x_uncond)
+            message = "" if same else apart(evaluation.x_cond, evaluation.x_uncond)
             yield exact(same, f"the two branches are given different states: {message}", where=f"evaluation {k}")
 
 
@@ -126,16 +126,21 @@ def wrong_guidance(run: Run) -> Iterator[Check]:
         if move.uncond is None:
             continue  # FM204 has it
         require_finite_move(move)
-        observed = move.coefficients
-        if not observed.determined or observed.dt == 0 or move.alike:
-            continue
-        allowed = fit_errors(move).weight(observed.dt, reading.weight)
-        # Where not even ignored guidance could be told from the right one, nothing is.
-        if allowed < abs(reading.weight) and bool((move.leftover <= fit_bound(move)).all()):
-            yield _weight_check(run, move, allowed)
+        if weight_is_readable(run, move):
+            yield weight_check(run, move)
 
 
-def _weight_check(run: Run, move: Move, allowed: float) -> Check:
+def weight_is_readable(run: Run, move: Move) -> bool:
+    observed = move.coefficients
+    if not observed.determined or observed.dt == 0 or move.alike:
+        return False
+    # Where not even ignored guidance could be told from the right one, nothing is.
+    allowed = fit_errors(move).weight(observed.dt, run.reading.weight)
+    return allowed < abs(run.reading.weight) and bool((move.leftover <= fit_bound(move)).all())
+
+
+def weight_check(run: Run, move: Move) -> Check:
+    allowed = fit_errors(move).weight(move.coefficients.dt, run.reading.weight)
     w, observed = run.reading.weight, move.coefficients.weight
     mistakes = (
         (0.0, "guidance is ignored: the state moves along v_cond alone"),
@@ -172,19 +177,24 @@ def _explain_weight(run: Run, observed: float, mistakes: Iterable[tuple[float, s
     return found or f"the weight is {observed / w:.6g} times the declared one in every step"
 
 
-def _scales(plan: Plan) -> dict[str, Wish]:
+def scales(plan: Plan) -> dict[str, Wish]:
     return {"base": plan.base, "unguided": plan.unguided, "other": plan.other_scale}
 
 
-@rule("FM204", "guidance-ignored", wishes=_scales)
+def _all_and_scales(plan: Plan) -> dict[str, Wish]:
+    return {**{f"plain {wish.name}": wish for wish in plan.plain}, **scales(plan)}
+
+
+@rule("FM204", "guidance-ignored", wishes=_all_and_scales)
 def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     """Guidance has an effect when it is on: the unconditional branch is evaluated, differs, and moves the result.
 
     How it goes wrong: the scale never reaches the loop, the null indicator never reaches the network, both halves
     are conditional, the rescaled prediction is computed and thrown away. Pictures look plausible and a little dull.
 
-    Checked: that the guided runs evaluate v_uncond, that it differs from v_cond, and that three guidance scales give
-    three results. Not informative when every velocity is zero (an untrained zero-initialised output layer).
+    Checked: that every guided run evaluates v_uncond in all its steps, that it differs from v_cond in the native case,
+    and that three guidance scales give three results. Not informative when every velocity is zero (an untrained
+    zero-initialised output layer).
 
     Fix: pass the scale and the indicator all the way down. Source: arXiv 2207.12598, section 3.2.
     """
@@ -192,16 +202,9 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     require(base.reading.guided, "guidance is off in the native case; give the subject a guided one")
     evaluations = base.reading.evaluations
     require(any(bool(e.v_cond.any()) for e in evaluations), "every velocity is zero (zero-initialised output layer?)")
-    alone = [k for k, e in enumerate(evaluations) if e.v_uncond is None]
-    yield exact(
-        not alone,
-        f"guidance scale {base.case.guidance_scale:g} asked for, but no unconditional velocity was evaluated in "
-        f"{len(alone)} of {len(evaluations)} evaluations (first in evaluation {alone[0] if alone else 0})",
-        where="run base",
-        diagnosis="guidance acts in an interval of the steps, which no field of FlowSpec declares"
-        if len(alone) < len(evaluations)
-        else None,
-    )
+    for name, run in runs.items():
+        if name.startswith("plain ") and run.reading.unreadable is None and run.reading.guided:
+            yield _both_evaluated(run)
     uncond = [e for e in evaluations if e.v_uncond is not None]
     if uncond:
         differ = any(e.v_uncond is not None and not torch.equal(e.v_cond, e.v_uncond) for e in uncond)
@@ -218,6 +221,20 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
             where=f"runs base and {runs[name].name}",
             diagnosis="the scale does not reach the loop",
         )
+
+
+def _both_evaluated(run: Run) -> Check:
+    evaluations = run.reading.evaluations
+    alone = [k for k, e in enumerate(evaluations) if e.v_uncond is None]
+    return exact(
+        not alone,
+        f"guidance scale {run.case.guidance_scale:g} asked for, but no unconditional velocity was evaluated in "
+        f"{len(alone)} of {len(evaluations)} evaluations (first in evaluation {alone[0] if alone else 0})",
+        where=f"run {run.name}",
+        diagnosis="guidance acts in an interval of the steps, which no field of FlowSpec declares"
+        if len(alone) < len(evaluations)
+        else None,
+    )
 
 
 @rule("FM205", "guidance-not-off")
@@ -256,31 +273,7 @@ def guidance_not_off(run: Run) -> Iterator[Check]:
         )
 
 
-@rule("FM206", "guided-initial-state", wishes=_scales)
-def guided_initial_state(runs: Mapping[str, Run]) -> Iterator[Check]:
-    """Guidance acts on the velocity only: the initial state is the same, bit for bit, at every guidance scale.
-
-    How it goes wrong: `x = (1 + w) z_cond - w z_uncond` before the loop, on top of or instead of the guided velocity.
-    The start leaves the distribution that the flow was trained from.
-
-    Checked: the state of the first evaluation at three guidance scales, same seed and prompts.
-
-    Fix: start from the conditional latent alone. Source: CrossFlow, arXiv 2412.15213, section on the CFG indicator.
-    """
-    base = runs["base"]
-    for name in ("unguided", "other"):
-        other = runs[name]
-        start, here = base.reading.initial, other.reading.initial
-        yield exact(
-            bitwise(start, here),
-            f"the initial state changes with the guidance scale ({base.case.guidance_scale:g} against "
-            f"{other.case.guidance_scale:g}): {_apart(start, here)}",
-            where=f"runs base and {other.name}",
-            diagnosis="guidance is mixed into the initial state",
-        )
-
-
-def _apart(a: Tensor, b: Tensor) -> str:
+def apart(a: Tensor, b: Tensor) -> str:
     if a.shape != b.shape:
         return f"{describe(a)} against {describe(b)}"
     return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"

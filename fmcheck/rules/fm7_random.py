@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
@@ -21,8 +22,9 @@ def seed_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     How it goes wrong: the generator is accepted and never used, `generate()` seeds its own, the text latent is its
     mean without noise, a text or latent cache ignores the seed.
 
-    Checked: the native case with two seeds; the results must not be equal bit for bit. Draws and initial states of
-    both runs name the likely cause.
+    Checked: the native case with two seeds; the results must not be equal bit for bit, and where the public entry is
+    handed a generator, its state must have moved: one that is only asked for its seed repeats the same noise in the
+    next call. Draws and initial states of both runs name the likely cause.
 
     Fix: hand the generator to every `randn`. A pipeline that is deterministic by design expects this failure.
     Source: `z = mu + sigma * eps` with `eps` from the caller's generator, arXiv 1312.6114, section 2.4.
@@ -35,6 +37,18 @@ def seed_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
         where=f"runs {base.name} and {other.name}",
         diagnosis=lambda: _deaf(base, other),
     )
+    if _handed_generator(base) and not bitwise(base.result, other.result):
+        yield exact(
+            any(draw.source == "caller" for draw in base.trace.draws),
+            "the pictures follow the seed of the generator, but nothing is drawn from it, so a second call with "
+            "the same generator repeats the noise of the first",
+            where=f"run {base.name}",
+            diagnosis="another generator is seeded from generator.initial_seed(), or a copy of it is drawn from",
+        )
+
+
+def _handed_generator(run: Run) -> bool:
+    return any(isinstance(v, torch.Generator) for call in run.trace.of("generate") for v in call.inputs.values())
 
 
 def _deaf(base: Run, other: Run) -> str:

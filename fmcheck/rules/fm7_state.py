@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
+from fmcheck.record.points import find_output
 from fmcheck.rules.evidence import bitwise, exact, require
 from fmcheck.rules.registry import Check, rule
 from fmcheck.subject import ENTRIES
@@ -56,7 +57,7 @@ def inputs_changed(run: Run) -> Iterator[Check]:
 
 
 def _first_and_again(plan: Plan) -> Mapping[str, Wish]:
-    return {"base": plan.base, "again": plan.again}
+    return {"base": plan.base, "other": plan.other_seed, "again": plan.again, "after fault": plan.after_fault}
 
 
 @rule("FM711", "not-repeatable", wishes=_first_and_again)
@@ -66,27 +67,88 @@ def not_repeatable(runs: Mapping[str, Run]) -> Iterator[Check]:
     How it goes wrong: a position table or mapping layer rebuilt for the last size, a text cache keyed by too little,
     a noise source kept from the first call, a scheduler whose state is not reset.
 
-    Checked: the native case, another size, another seed, and the native case again; the initial state, every state
-    and velocity, and the pictures. The first difference is reported. Kernels that are not deterministic (some on
+    Checked: the native case, another size, another seed, and the native case again; and once more after a run that
+    ended in an exception inside the network. The initial state, every state and velocity, the pictures, and which
+    generators were drawn from; the first difference is reported. Also that the pictures of two earlier calls are still
+    what they were. Kernels that are not deterministic (some on
     CUDA) fail too, and rightly: nothing else here could be reproduced.
 
     Fix: keep nothing between calls, or key it by everything it depends on. Source: second pipeline call differs,
     huggingface/diffusers issue 4875.
     """
-    base, again = runs["base"], runs["again"]
+    base = runs["base"]
+    for name in ("again", "after fault"):
+        yield from _repeats(base, runs[name])
+    for run in (base, runs["other"]):
+        returned = find_output(run.trace.returned, None)
+        yield exact(
+            returned is not None and bitwise(returned.detach(), run.result),
+            "the pictures of an earlier call are no longer what they were when it returned",
+            where=f"run {run.name}",
+            diagnosis="a buffer of the model is returned, and the next call writes into it",
+        )
+
+
+def _repeats(base: Run, again: Run) -> Iterator[Check]:
+    where = f"run {again.name}"
     first, second = base.trace.of("velocity"), again.trace.of("velocity")
     yield exact(
         len(first) == len(second),
         f"{len(first)} network calls the first time, {len(second)} the second",
-        where="run again",
+        where=where,
     )
     for name, before, after, cause in _pairs(base, again):
         same = bitwise(before, after)
-        yield exact(
-            same, f"{name} differs on the second call; {_apart(before, after)}", where="run again", diagnosis=cause
-        )
+        yield exact(same, f"{name} differs on the second call; {_apart(before, after)}", where=where, diagnosis=cause)
         if not same:
             break
+    else:
+        draws = [[(draw.source, draw.where) for draw in run.trace.draws] for run in (base, again)]
+        yield exact(
+            draws[0] == draws[1],
+            f"{len(draws[0])} draws the first time and {len(draws[1])} the second, although the pictures are the same",
+            where=where,
+            diagnosis="noise is kept from the first call, so that a generator which has moved on is ignored",
+        )
+
+
+def _on_a_new_object(plan: Plan) -> Mapping[str, Wish]:
+    return {
+        "base": plan.base,
+        "wide": plan.wide,
+        "fresh wide": plan.fresh_wide,
+        "fresh base": plan.fresh_base,
+    }
+
+
+@rule("FM717", "depends-on-history", wishes=_on_a_new_object)
+def depends_on_history(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """A call gives the same on a used model as on a new one: what ran before has no effect, bit for bit.
+
+    How it goes wrong: position tables cached by the number of tokens, which two shapes share; the first size that is
+    asked for decides a buffer; flags cached by the number of rows. A, B, A on one object cannot show this, since the
+    first A has filled the cache.
+
+    Checked: the model is built once more; on the new object the wide case runs first and the native case second, on
+    the old one it was the other way round. States, velocities and pictures of both cases must agree. Not informative
+    where `build` returns the same object again, or other weights.
+
+    Fix: key a cache by everything that its content depends on. Source: value searched where two entries are equal,
+    huggingface/diffusers issue 5746; property J of the collected defects.
+    """
+    for name in ("wide", "base"):
+        used, fresh = runs[name], runs[f"fresh {name}"]
+        for part, before, after, cause in _pairs(fresh, used):
+            same = bitwise(before, after)
+            yield exact(
+                same,
+                f"{part} at {used.case.height}x{used.case.width} is another one on a new model object; "
+                f"{_apart(before, after)}",
+                where=f"runs {used.name} and {fresh.name}",
+                diagnosis=f"{cause}; a cache that another size has filled?",
+            )
+            if not same:
+                break
 
 
 def _pairs(base: Run, again: Run) -> Iterator[tuple[str, Tensor, Tensor, str]]:

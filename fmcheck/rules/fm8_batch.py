@@ -15,13 +15,14 @@ from fmcheck.rules.fm8_rows import (
     parting,
     row_changed,
     row_kept,
-    same_images,
-    same_rows,
 )
 from fmcheck.rules.registry import Check, rule
 
+# Neither the longest nor the shortest prompt of the usual ones, so that sorting by length moves it.
+_MIDDLE = 2
 
-def _neighbour_runs(plan: Plan) -> dict[str, Wish]:
+
+def neighbour_runs(plan: Plan) -> dict[str, Wish]:
     rows = range(plan.native.batch) if plan.native.batch > 1 else ()
     return {"base": plan.base} | {str(row): plan.neighbours(row) for row in rows}
 
@@ -34,7 +35,8 @@ def batch_leak(runs: Mapping[str, Run]) -> Iterator[Check]:
     row is broadcast along the width because B equals w, padding to the longest prompt is not masked. A user then gets
     another picture depending on who else is being served.
 
-    Checked: every row of the native batch, and one row of a size at which B equals w where there is one. Its image and
+    Checked: every row of the native batch, one row of a size at which B equals w where there is one, and one row of
+    nine. Its image and
     all its rows in the recorded calls are compared bit for bit, since both runs have the same shapes; where other
     prompts give other shapes (a longer padding), kernels may round differently and half of the digits are asked for.
     That equal shapes give equal bits is measured on CPU; on an accelerator a finding may also mean a kernel whose
@@ -50,14 +52,16 @@ def batch_leak(runs: Mapping[str, Run]) -> Iterator[Check]:
     for row in range(base.case.batch):
         yield _undisturbed(base, runs[str(row)], row)
     # A size that the pipeline refuses says nothing about its batches.
-    if "size" in runs and runs["size"].failure is None and runs["size 0"].failure is None:
-        yield _undisturbed(runs["size"], runs["size 0"], 0)
+    for name, row in (("size", 0), ("size nine", _MIDDLE)):
+        if name in runs and runs[name].failure is None and runs[f"{name} kept"].failure is None:
+            yield _undisturbed(runs[name], runs[f"{name} kept"], row)
 
 
 def _leak_runs(plan: Plan) -> dict[str, Wish]:
     size = plan.other_size
-    other = {"size": size, "size 0": plan.neighbours(0, size.case)} if size.case.batch > 1 else {}
-    return _neighbour_runs(plan) | other
+    other = {"size": size, "size kept": plan.neighbours(0, size.case)} if size.case.batch > 1 else {}
+    nine = {"size nine": plan.crowd, "size nine kept": plan.neighbours(_MIDDLE, plan.crowd.case)}
+    return neighbour_runs(plan) | other | nine
 
 
 def _undisturbed(base: Run, other: Run, row: int) -> Check:
@@ -159,119 +163,44 @@ def order_dependence(runs: Mapping[str, Run]) -> Iterator[Check]:
     )
 
 
-@rule(
-    "FM804",
-    "padding-leak",
-    needs=("velocity", "tokenize", "pad"),
-    wishes=lambda plan: {"base": plan.base, "padded": plan.padded},
-)
-def padding_leak(runs: Mapping[str, Run]) -> Iterator[Check]:
-    """More padding changes nothing: `G(ids + padding, mask + 0) = G(ids, mask)`.
-
-    How it goes wrong: the mask is built for the tokenizer's length and ignored later, is used in the text encoder but
-    not in the network, is added as 0 and 1 to the scores, or a mean is taken over all tokens.
-
-    Checked: the images with three more padding tokens a row and the same noise. Other lengths mean other kernels, so
-    half of the digits are asked for.
-
-    Fix: pass the mask to everything that reads tokens, as a boolean. A model that was trained without a mask must be
-    fed one fixed length; declare that as an expected failure. Source: property G of the collected defects.
-    """
-    base, padded = runs["base"], runs["padded"]
-    lengths = _token_tensors(base), _token_tensors(padded)
-    require(
-        not lengths[0] or any(a.shape != b.shape for a, b in zip(*lengths, strict=False)),
-        "the padded tokens reach the model with the same length (cut off, or padded to one length before)",
-    )
-    yield from same_images(base, padded, "three more padding tokens a row change the images")
-
-
-@rule(
-    "FM805",
-    "masked-text-leak",
-    needs=("velocity", "tokenize", "masked"),
-    wishes=lambda plan: {"base": plan.base, "masked": plan.masked},
-)
-def masked_text_leak(runs: Mapping[str, Run]) -> Iterator[Check]:
-    """Tokens under the mask have no influence at all: other values there give the same images, bit for bit.
-
-    How it goes wrong: a mask that is added as a small negative number, that is inverted, that covers keys but not a
-    pooled mean, or that one of several text encoders never gets.
-
-    Checked: both runs have the same shapes and noise, and only the values under the mask differ, so the images must
-    agree in every bit (measured on CPU). Not informative where nothing lies under a mask in the native prompts, or
-    where the values under it never reach the model.
-
-    Fix: mask scores with minus infinity (or the dtype's lowest number) and weigh pooled means by the mask. Source:
-    property G of the collected defects.
-    """
-    base, masked = runs["base"], runs["masked"]
-    tokens = _token_tensors(base), _token_tensors(masked)
-    require(
-        not tokens[0] or any(not bitwise(a, b) for a, b in zip(*tokens, strict=False)),
-        "no token under a mask differs between the two runs (prompts of one length?)",
-    )
-    for row in range(base.case.batch):
-        yield row_kept(base, masked, row, "the tokens under its mask were replaced")
-
-
-def _token_tensors(run: Run) -> list[Tensor]:
-    """The integer tensors that the run was given, read where they first appear."""
-    for call in run.trace.calls:
-        values = [v for v in call.inputs.values() if isinstance(v, Tensor) and not v.is_floating_point()]
-        if call.role in ("generate", "text") and values:
-            return values
-    return []
-
-
-@rule("FM806", "rows-alike", wishes=lambda plan: _two_neighbour_runs(plan))
-def rows_alike(runs: Mapping[str, Run]) -> Iterator[Check]:
-    """The prompt of a row shows in its image: another prompt gives another image, and so do two rows with two prompts.
-
-    How it goes wrong: all rows get the first row's embedding, the prompt is replaced by its null, a cache answers with
-    the last prompt, the tokenizer maps everything to one token.
-
-    Checked: the same seed with other prompts, row by row, and all rows of the native batch with each other. It does
-    not ask whether the picture shows what the prompt says.
-
-    Fix: follow the tokens of one row to its state. Source: property B of the collected defects, for the prompt.
-    """
-    base = runs["base"]
-    batch, prompts = base.case.batch, base.case.prompts
-    require(batch > 1, "the native case has a single row, so there are no rows to tell apart")
-    for row in range(batch):
-        other = runs["1" if row == 0 else "0"]
-        if other.case.prompts[row] != prompts[row]:
-            yield exact(
-                not bitwise(image_of(base, row), image_of(other, row)),
-                f"the image of row {row} is the same, bit for bit, with another prompt",
-                where=f"row {row} of {batch}, runs base and {other.name}",
-                diagnosis=_prompt_lost(base, other, row),
-            )
-        for earlier in range(row):
-            if prompts[earlier] != prompts[row]:
-                yield exact(
-                    not bitwise(image_of(base, row), image_of(base, earlier)),
-                    f"rows {earlier} and {row} have different prompts and the same image, bit for bit",
-                    where="run base",
-                    diagnosis="one row's prompt and noise serve several rows",
-                )
-
-
-def _two_neighbour_runs(plan: Plan) -> dict[str, Wish]:
-    """Enough to give every row another prompt once."""
-    return {name: wish for name, wish in _neighbour_runs(plan).items() if name in ("base", "0", "1")}
-
-
-def _prompt_lost(base: Run, other: Run, row: int) -> str | None:
-    texts = [(a, b) for a, b in zip(base.trace.of("text"), other.trace.of("text"), strict=False)]
-    if not texts:
-        return None
-    batch = base.case.batch
-    if all(same_rows(a.output, b.output, row, batch) for a, b in texts):
-        return "the text encoder answers the same for both prompts"
-    return "the text latent differs, but does not reach the image"
-
-
 def _share(flags: Tensor) -> str:
     return f"{int(flags.sum())} of {flags.numel()} values"
+
+
+@rule(
+    "FM807",
+    "row-time-ignored",
+    needs=("velocity", "velocity.time"),
+    wishes=lambda plan: {"base": plan.base, "times": plan.row_times, "shifted": plan.shifted_time},
+)
+def row_time_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """The velocity of a row depends on its own time and on no other row's: `v[i] = v(x[i], t[i])`.
+
+    How it goes wrong: the network embeds the time of the first row and spreads it over the batch, or that of the
+    first half over both. Samplers do not notice, since all rows have one time; in training, where every row has its
+    own, all but one are told another row's time.
+
+    Checked: the first network call of a run in which the recorder hands it a time that is a quarter of the range away
+    in every row but the first (of a doubled batch, in the first half only): the velocities of those rows must change,
+    and all others must stay, bit for bit. Not informative for a single row, for one time for all rows, and when the
+    velocity does not depend on time.
+
+    Fix: embed the whole `[N]` tensor of times. Source: one time a row, arXiv 2210.02747, section 4; property F of the
+    collected defects.
+    """
+    batch = runs["base"].case.batch
+    require(batch > 1, "the native case has a single row, so no row has another one's time")
+    outputs = [run.trace.of("velocity")[0].output for run in runs.values() if run.trace.of("velocity")]
+    given_all = [output for output in outputs if output is not None and len(output) >= batch]
+    require(len(given_all) == len(runs), "the first network call has not a row for every prompt")
+    plain, moved, shifted = given_all
+    require(not torch.equal(plain, shifted), "the velocity does not depend on the time at all (see FM310)")
+    for row in range(len(plain)):
+        same, own = bitwise(plain[row], moved[row]), 0 < row < batch
+        yield exact(
+            same != own,
+            f"the velocity of row {row} of {len(plain)} "
+            + ("does not depend on its own time" if own else "changes with the times of other rows"),
+            where=f"velocity[0], row {row}",
+            diagnosis="the time of one row, or of one half, serves others too",
+        )

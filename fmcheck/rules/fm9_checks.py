@@ -9,19 +9,30 @@ from fmcheck.plan import Run
 from fmcheck.record.training import TrainingReading
 from fmcheck.record.training_pair import TrainingPair
 from fmcheck.rules.evidence import exact, require, require_finite, within
-from fmcheck.rules.fm9_explain import explain_images, explain_range
+from fmcheck.rules.fm9_explain import distance_to_law, explain_images, explain_range
 from fmcheck.rules.registry import Check
 from fmcheck.spec import FlowSpec
-from fmcheck.tolerance import binomial_range, exchange_shows, image_bound, path_bound
+from fmcheck.tolerance import (
+    binomial_range,
+    block_shows,
+    exchange_shows,
+    image_bound,
+    ks_critical,
+    path_bound,
+    told_bound,
+)
 
 __all__ = [
     "encoded_images",
+    "law_of_null_times",
     "null_rows_exchanged",
+    "null_rows_trained",
     "path_rounding",
     "rows_on_line",
     "share_of_null",
     "times_of_answers",
     "times_on_line",
+    "tokens_of",
 ]
 
 
@@ -87,6 +98,44 @@ def share_of_null(run: Run, null: Tensor) -> Check:
     )
 
 
+def law_of_null_times(run: Run, reading: TrainingReading) -> Iterator[Check]:
+    """Whether the marked rows have times of the declared law too; one time for the whole batch is FM902's to report."""
+    assert reading.null is not None
+    times, distinct = reading.told[reading.null], len(set(reading.told.tolist()))
+    # Groups of rows that share a time are no independent draws; a coarse dtype repeats some values.
+    if 2 * distinct > len(reading.told) and ks_critical(max(1, len(times))) < 1:
+        yield within(
+            distance_to_law(times, run.subject.spec, told_bound(run.subject.spec, reading.argument_dtype)),
+            ks_critical(len(times)),
+            f"the {len(times)} rows that are marked unconditional have not the times of all rows "
+            "(Kolmogorov-Smirnov distance)",
+            where=f"run {run.name}",
+            diagnosis="the indicator and the time come from one and the same random number",
+        )
+
+
+def null_rows_trained(reading: TrainingReading) -> Iterator[Check]:
+    """Whether the loss pulls at the marked rows, and whether they are scattered over the batch."""
+    null = reading.null
+    if null is None:
+        return
+    if bool(null.any()) and reading.unknown_gradient is None:
+        idle = ~reading.gradient.any(dim=1)
+        yield exact(
+            not bool(idle[null].all()) or bool(idle.all()),
+            f"the loss has no gradient in any of the {int(null.sum())} rows that are marked unconditional",
+            diagnosis="marked rows are left out of the loss, so the unconditional velocity is never trained",
+        )
+    marked = null.nonzero().flatten()
+    if len(marked) and block_shows(len(null), len(marked)):
+        first, last = int(marked[0]), int(marked[-1])
+        yield exact(
+            last - first + 1 > len(marked),
+            f"the {len(marked)} rows that are marked unconditional are rows {first} to {last} of {len(null)}",
+            diagnosis="the rows are chosen by their place in the batch and not drawn",
+        )
+
+
 def null_rows_exchanged(pair: TrainingPair) -> Iterator[Check]:
     """Whether the rows that follow another row's image are those that are marked unconditional."""
     require(pair.plain.state.shape[1] > 1, "a state of one number follows every image")
@@ -109,6 +158,18 @@ def null_rows_exchanged(pair: TrainingPair) -> Iterator[Check]:
             severity="warning",
             diagnosis="the unconditional velocity learns the conditional one; exchange x1 among the marked rows",
         )
+
+
+def tokens_of(run: Run) -> dict[str, int]:
+    """How many tokens the mask leaves of each prompt; empty where no mask has a row for every prompt."""
+    masks = [call.inputs.get("attention_mask") for call in run.trace.of("text")]
+    first = next((mask for mask in masks if isinstance(mask, Tensor) and mask.dim() == 2), None)
+    if first is None or len(first) % run.case.batch or not bool(((first == 0) | (first == 1)).all()):
+        return {}
+    # Of a doubled batch the conditional prompts are one half, in the spec's order.
+    later = run.subject.spec.guidance_layout in ("uncond_first", "separate_uncond_first")
+    half = first[-run.case.batch :] if later else first[: run.case.batch]
+    return dict(zip(run.case.prompts, half.bool().sum(dim=1).tolist(), strict=True))
 
 
 def encoded_images(run: Run, parts: list[Tensor]) -> Iterator[Check]:

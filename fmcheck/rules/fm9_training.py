@@ -12,12 +12,15 @@ from fmcheck.record.training_pair import TrainingPair, other_data_ends
 from fmcheck.rules.evidence import exact, require, require_finite, within
 from fmcheck.rules.fm9_checks import (
     encoded_images,
+    law_of_null_times,
     null_rows_exchanged,
+    null_rows_trained,
     path_rounding,
     rows_on_line,
     share_of_null,
     times_of_answers,
     times_on_line,
+    tokens_of,
 )
 from fmcheck.rules.fm9_explain import (
     distance_to_law,
@@ -218,11 +221,12 @@ def train_null(runs: Mapping[str, Run]) -> Iterator[Check]:
 
     How it goes wrong: the indicator is inverted against inference, is drawn and never passed, rows are dropped with
     another probability, or the dropout acts in train mode only and the loss is computed in eval mode; images are
-    exchanged in other rows than the marked ones, or in none. Guidance then extrapolates from a velocity that was never
-    trained.
+    exchanged in other rows than the marked ones, or in none; marked rows are left out of the loss, are always the
+    first ones, or are those with the earliest times. Guidance then extrapolates from a velocity that was never trained.
 
-    Checked: the number of marked rows among many, by the exact binomial tails (all statistical rules together raise at
-    most one false alarm in a million runs). And whose image each row's state follows, when the same loss is repeated
+    Checked: the number of marked rows among many, by the exact binomial tails, the law of their times, and that they
+    are no block (all statistical rules together raise at most one false alarm in a million runs); that the loss pulls
+    at them. And whose image each row's state follows, when the same loss is repeated
     with other encoded images: no row that is not marked may follow another row's. Where the flow starts at the text
     latent, marked rows that all keep their own image are a warning, since their source still knows the prompt. A
     code base that decides once for a whole batch is outside of the declared law.
@@ -240,15 +244,17 @@ def train_null(runs: Mapping[str, Run]) -> Iterator[Check]:
     )
     if null is not None:
         yield share_of_null(runs["large"], null)
-    if "pairs" in runs and null is not None:
+        yield from law_of_null_times(runs["large"], large)
+        yield from null_rows_trained(_reading(runs["pairs"]))
+    if "moved" in runs and null is not None:
         yield from null_rows_exchanged(TrainingPair(_reading(runs["pairs"]), _reading(runs["moved"])))
 
 
 def _null_runs(plan: Plan) -> dict[str, Wish]:
     large = plan.large_loss
-    if "encode" not in plan.subject.points:
-        return {"large": large}
     pairs = Wish("loss-pairs", large.case.with_batch(_PAIRS), kind="loss")
+    if "encode" not in plan.subject.points:
+        return {"large": large, "pairs": pairs}
     moved = replace(pairs, name="loss-pairs-other-ends", disturbances=(other_data_ends(),))
     return {"large": large, "pairs": pairs, "moved": moved}
 
@@ -347,3 +353,33 @@ def _times_follow_the_seed(run: Run, other: Run) -> Check:
 
 def _is_generator(value: object) -> bool:
     return isinstance(value, torch.Generator)
+
+
+@rule(
+    "FM908",
+    "train-text-mask",
+    needs=("velocity", "loss", "tokenize", "text", "text.attention_mask"),
+    wishes=lambda plan: {"loss": plan.loss, "base": plan.base},
+)
+def train_text_mask(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """Training shows the text encoder as many tokens of a prompt as sampling does.
+
+    How it goes wrong: the loss passes a mask of ones, or none, so that padding is read as words; prompts are padded or
+    cut to another length by the data loader. The encoder learns latents that sampling never makes.
+
+    Checked: the number of valid tokens that the mask leaves of every prompt that both a loss and a sampling run have.
+    Not informative where either passes no mask with a row for every prompt.
+
+    Fix: hand the tokenizer's mask to the same text encoder in both. Source: mask used for the text encoder and not
+    handed on, huggingface/diffusers issue 11724; property M of the collected defects.
+    """
+    loss, base = runs["loss"], runs["base"]
+    trained, sampled = tokens_of(loss), tokens_of(base)
+    require(bool(trained) and bool(sampled), "no mask with a row for every prompt is passed to the text encoder")
+    for prompt in trained.keys() & sampled.keys():
+        yield exact(
+            trained[prompt] == sampled[prompt],
+            f"the text encoder is shown {trained[prompt]} tokens of {prompt!r} in training and {sampled[prompt]} in "
+            "sampling",
+            diagnosis="the loss passes another mask than the tokenizer's",
+        )
