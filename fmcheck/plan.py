@@ -12,6 +12,7 @@ from fmcheck.case import Case
 from fmcheck.errors import NotInformative
 from fmcheck.record.disturb import change_argument, change_input, change_output, raise_in
 from fmcheck.subject import Subject
+from fmcheck.tensors import describe
 from fmcheck.wish import Run, Wish
 
 __all__ = ["Plan", "Run", "Wish"]
@@ -252,7 +253,7 @@ class Plan:
                 raise NotInformative("the network is not told a time for every row")
             rows = torch.arange(len(time), device=time.device)
             others = (rows > 0) & (rows < batch)
-            return {"time": torch.where(others.reshape(-1, *(1,) * (time.dim() - 1)), time + offset, time)}
+            return {"time": torch.where(others.reshape(-1, *(1,) * (time.dim() - 1)), _later(time, offset), time)}
 
         return self._wish("row-times", disturbances=(change_input("time + 1/4 in later rows", "velocity", shift),))
 
@@ -261,8 +262,8 @@ class Plan:
         batch = self.native.batch
 
         def poison(_: dict[str, Any], output: Tensor) -> Tensor:
-            if len(output) % batch:
-                raise NotInformative(f"a call on {len(output)} rows for {batch} prompts: unknown which rows are which")
+            if not output.dim() or len(output) % batch:
+                raise NotInformative(f"{describe(output)} has not a row for every one of {batch} prompts")
             keep = torch.arange(len(output), device=output.device) % batch == row
             return torch.where(keep.reshape(-1, *(1,) * (output.dim() - 1)), output, math.nan)
 
@@ -293,7 +294,8 @@ class Plan:
         offset = self.subject.spec.time_map[1] / 4
 
         def shift(inputs: dict[str, Any]) -> dict[str, Any]:
-            return {} if inputs.get("time") is None else {"time": inputs["time"] + offset}
+            time = inputs.get("time")
+            return {} if time is None else {"time": _later(time, offset)}
 
         return self._wish("shifted-time", disturbances=(change_input("time + 1/4", "velocity", shift),))
 
@@ -328,6 +330,12 @@ class Plan:
     def describe(self) -> Mapping[str, Case]:
         """Name and case of the plain runs, for reports."""
         return {wish.name: wish.case for wish in self.plain}
+
+
+def _later(time: Any, offset: float) -> Any:
+    """A time argument moved on in its own dtype: an embedding table takes no fractions."""
+    whole = isinstance(time, int) or (isinstance(time, Tensor) and not time.is_floating_point())
+    return time + (round(offset) if whole else offset)
 
 
 def _next_seed(case: Case) -> int:

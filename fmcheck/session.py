@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
@@ -17,7 +18,7 @@ from fmcheck.record.recorder import places, record
 from fmcheck.record.watch import ModelState, global_random_state, modules_of
 from fmcheck.rules import Check, Rule
 from fmcheck.subject import Subject
-from fmcheck.tensors import checks_enabled
+from fmcheck.tensors import all_finite, checks_enabled
 
 __all__ = ["Session"]
 
@@ -95,7 +96,7 @@ class Session:
             if isinstance(made.trace.error, torch.OutOfMemoryError | MemoryError):
                 raise MemoryError(str(made.trace.error))
             return made
-        raise made
+        raise made.with_traceback(None)
 
     def _record(self, wish: Wish) -> Any:
         model, baseline = self.model(wish.case, fresh=wish.fresh)
@@ -231,7 +232,7 @@ def _check_available(case: Case, subject: Subject) -> None:
 def _check_finite(name: str, model: Any) -> None:
     for prefix, module in modules_of(model).items():
         for parameter, tensor in module.named_parameters():
-            if not bool(torch.isfinite(tensor.detach()).all()):
+            if not is_lazy(tensor) and not all_finite(tensor):
                 path = ".".join(part for part in (prefix, parameter) if part)
                 raise DeclarationError(
                     f"subject {name!r}: weight {path} holds NaN or infinity, so every number downstream would; "

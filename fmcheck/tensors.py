@@ -102,8 +102,10 @@ def all_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite: the extremes tell, in one pass that is the fastest of all for pictures."""
     if tensor.is_complex():
         return bool(torch.isfinite(tensor).all())
-    if not tensor.is_floating_point() or not tensor.numel():
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
         return True
+    if tensor.element_size() == 1:
+        tensor = tensor.float()  # 8 bit floats can be stored, and nothing else
     return all(math.isfinite(float(extreme)) for extreme in tensor.detach().aminmax())
 
 

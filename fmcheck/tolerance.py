@@ -276,11 +276,11 @@ def time_bound(reading: Reading, argument_dtype: torch.dtype) -> Tensor:
     """Bound `[K, stages]` on `|t - reference t|` of an evaluation time read back from the network's argument.
 
     The edges' own errors, one rounding of the midpoint, and the affine map: two roundings of values no larger than
-    `|offset| + |slope|` in the argument's dtype, divided by the slope on the way back.
+    `|offset| + |slope|` in the argument's dtype, divided by the slope on the way back (a whole unit of an integer).
     """
     edges = edge_error_bound(reading.case.num_steps, reading.spec, torch.float32)
     of_step = torch.maximum(edges[1:], edges[:-1]).unsqueeze(1).expand(-1, reading.spec.stages)
-    return of_step + unit_roundoff(torch.float32) + argument_bound(reading.spec, argument_dtype)
+    return of_step + unit_roundoff(torch.float32) + told_bound(reading.spec, argument_dtype)
 
 
 def argument_bound(spec: FlowSpec, dtype: torch.dtype) -> float:

@@ -109,8 +109,8 @@ def _logit_normal_bound(q: Float[Tensor, "E"], spec: FlowSpec, unit: float) -> F
        `p`, that is `2 u` in `q`. Together `|dq| <= u (5 q + 3)`.
     2. `y`: `erfinv` to `4 u`, `sqrt(2)`, `std`, two products and a sum give `|dy| <= u (10 std |z| + 3 |mean|)`.
     3. `sigmoid`: an exponential to one ulp, a sum and a quotient, `4 u t`, which leaves room for a last cast. Formed as
-       `1 - sigmoid(-y)` or by a hyperbolic tangent, the last difference rounds at 1: `u` more, at unclamped ends too
-       (where it is exact and this is only room).
+       `1 - sigmoid(-y)` or by a hyperbolic tangent, the last difference rounds at 1: `u` more, but not at unclamped
+       ends.
 
     In the tails `dz/dq = 1 / phi(z)`, `phi` the normal density, is what amplifies `dq`. By the mean value theorem
     `|dt| <= bell * (std * dq / low + dy) + 4 u t`, with `low` the smaller density at the ends of `q -+ dq` (`phi` has
@@ -129,10 +129,10 @@ def _logit_normal_bound(q: Float[Tensor, "E"], spec: FlowSpec, unit: float) -> F
     slope_bound = _largest_bell(y_low - dy, y_high + dy) * (spec.grid_std * dq / low + dy)
     t = torch.sigmoid(y)
     image_bound = torch.maximum(torch.sigmoid(y_high + dy) - t, t - torch.sigmoid(y_low - dy))
-    bound = torch.where(2 * dq < torch.minimum(q, rest), slope_bound, image_bound)
+    bound = torch.where(2 * dq < torch.minimum(q, rest), slope_bound, image_bound) + unit
     if spec.grid_clamp == 0:
         bound[0] = bound[-1] = 0.0
-    return bound + unit * (4 * t + 1)
+    return bound + 4 * unit * t
 
 
 def _largest_bell(low: Float[Tensor, "E"], high: Float[Tensor, "E"]) -> Float[Tensor, "E"]:

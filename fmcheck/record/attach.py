@@ -3,11 +3,13 @@
 import functools
 import importlib
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from fmcheck.errors import DeclarationError, did_you_mean
@@ -105,18 +107,37 @@ class Wrapper:
     """
 
     def __init__(self, original: Callable[..., Any], around: Around) -> None:
-        # Pipelines ask their schedulers and networks for their signature. First, since it copies attributes.
-        functools.update_wrapper(self, original)
-        self.original, self.around = original, around
+        # Pipelines ask their schedulers and networks for their signature. Past __setattr__, which is the original's.
+        named: dict[str, Any] = {
+            name: getattr(original, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(original, name)
+        }
+        vars(self).update(named, __wrapped__=original, original=original, around=_graph_break(around), on=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.around(self.original, args, kwargs)
+        # A model that kept the wrapper for itself must not feed a recording that is over.
+        return self.around(self.original, args, kwargs) if self.on else self.original(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # A callable object has more to it than its calls.
+        if "original" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.original, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.original, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         original = self.original
         if isinstance(original, types.MethodType):
             return _bind, (original.__func__, original.__self__)
         return _itself, (original,)
+
+
+def _graph_break(around: Around) -> Around:
+    """The same outside of any graph that torch.compile makes: a recorder cannot be traced, and must not change one."""
+    if "torch._dynamo" not in sys.modules:
+        return around
+    return torch.compiler.disable(around)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _itself(value: Any) -> Any:
@@ -131,10 +152,14 @@ def _bind(function: Callable[..., Any], instance: Any) -> Any:
 def _bound_wrapper(original: Callable[..., Any], around: Around) -> Callable[..., Any]:
     """A wrapper for a plain function in a class: it binds its object first."""
 
+    around = _graph_break(around)
+
     @functools.wraps(original)
     def wrapper(instance: Any, *args: Any, **kwargs: Any) -> Any:
-        return around(types.MethodType(original, instance), args, kwargs)
+        bound = types.MethodType(original, instance)
+        return around(bound, args, kwargs) if wrapper.on else bound(*args, **kwargs)  # type: ignore[attr-defined]
 
+    wrapper.on = True  # type: ignore[attr-defined]
     return wrapper
 
 
@@ -192,4 +217,11 @@ def attach(wrappers: list[tuple[Place, Around]]) -> Iterator[None]:
 def put(place: Place, around: Around) -> Callable[[], None]:
     """Wrap one place; returns the function that takes the wrapper off."""
     original = place.value
-    return place.put(_bound_wrapper(original, around) if place.unbound else Wrapper(original, around))
+    wrapper = _bound_wrapper(original, around) if place.unbound else Wrapper(original, around)
+    take_off = place.put(wrapper)
+
+    def undo() -> None:
+        vars(wrapper)["on"] = False
+        take_off()
+
+    return undo

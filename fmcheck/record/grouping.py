@@ -11,7 +11,7 @@ from fmcheck.errors import NotInformative
 from fmcheck.flow import as_velocity, from_argument
 from fmcheck.record.trace import Call
 from fmcheck.spec import FlowSpec
-from fmcheck.tensors import joined
+from fmcheck.tensors import describe, joined
 
 __all__ = ["Evaluation", "Grouping"]
 
@@ -135,6 +135,8 @@ class Grouping:
         x, output = _state_of(call), call.output
         if output is None or x.dim() < 2 or x.shape != output.shape:
             raise NotInformative(f"{call.name}: its state and velocity are not tensors of one shape")
+        if not (x.is_floating_point() and output.is_floating_point()) or x.is_meta or output.is_meta:
+            raise NotInformative(f"{call.name}: its state is {describe(x)} and its velocity {describe(output)}")
         rows = _Rows(x, self._times(call, x.shape[0]), output, call)
         null = _null_of(call)
         if null is not None and bool(null.any()) and not bool(null.all()) and not self._doubled(x):

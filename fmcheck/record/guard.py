@@ -85,11 +85,12 @@ def wrap(
 
 @dataclass
 class _Run:
-    """One outermost call of an entry (by its path), or one call outside any."""
+    """One call of an entry (by its path), or one call outside any; `inside` are the roles that are running."""
 
     name: str
     scope: Scope = field(default_factory=Scope)
     calls: dict[str, int] = field(default_factory=dict)
+    inside: list[str] = field(default_factory=list)
 
     def next_call(self, role: str) -> str:
         number = self.calls[role] = self.calls.get(role, -1) + 1
@@ -141,12 +142,16 @@ class Guard:
         if point is None:
             return original(*args, **kwargs)
         run = _OPEN.get().get(id(self))
-        opens = run is None and role in ENTRIES
-        run = run or self._open(role, point, arguments)
+        if run is not None and role in run.inside and role not in ENTRIES:
+            # What a point calls of itself, in tiles or chunks, is part of its outermost call.
+            return original(*args, **kwargs)
+        # An entry that calls itself, in parts or at another size, has sizes of its own.
+        opens = role in ENTRIES
+        run = self._open(role, point, arguments) if opens or run is None else run
         call = _Call(run, role, point, run.next_call(role), arguments, self._annotations)
 
         def within() -> Any:
-            return self._within(run, opens)
+            return self._within(run, role, opens)
 
         with within():
             call.check(inputs_of(role, point, arguments))
@@ -156,12 +161,14 @@ class Guard:
         return iterate(returned, call.end, within)
 
     @contextmanager
-    def _within(self, run: _Run, opens: bool) -> Iterator[None]:
+    def _within(self, run: _Run, role: str, opens: bool) -> Iterator[None]:
+        run.inside.append(role)
         token = _OPEN.set({**_OPEN.get(), id(self): run}) if opens else None
         try:
             with run.scope.call():
                 yield
         finally:
+            run.inside.remove(role)
             if token is not None:
                 _OPEN.reset(token)
 

@@ -25,7 +25,8 @@ class Memo:
                 known[compute] = reason
         found = known[compute]
         if isinstance(found, NotInformative):
-            raise found
+            # Without the frames of the last time, which would pile up and keep their tensors.
+            raise found.with_traceback(None)
         return found  # type: ignore[no-any-return]
 
 

@@ -1,33 +1,52 @@
 """The state of a model and of the tensors handed to it: noticing what a run changed, and putting it back."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 __all__ = ["ModelState", "changed_inputs", "modules_of", "walk"]
 
 
-def modules_of(model: Any) -> dict[str, nn.Module]:
-    """The modules a model consists of, by name: itself, or the modules in its attributes or entries (as in a pipeline).
+# Deeper or longer than this are no parts of a model: a vocabulary, a table, a cache.
+_DEEPEST, _LONGEST = 4, 256
+_LEAVES = (Tensor, str, bytes, int, float, complex, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
 
-    Lists, tuples and dicts among them are looked into, one level deep.
+
+def modules_of(model: Any) -> dict[str, nn.Module]:
+    """The modules a model consists of, by name: itself, or those in its attributes and entries (as in a pipeline).
+
+    Plain objects, lists, tuples and dicts among them are looked into, a few levels deep; attributes in slots too.
     """
-    if isinstance(model, nn.Module):
-        return {"": model}
     found: dict[str, nn.Module] = {}
-    for name, value in _entries(model) or (vars(model).items() if hasattr(model, "__dict__") else ()):
-        for part, inner in [("", value), *((f".{key}", entry) for key, entry in _entries(value))]:
-            if isinstance(inner, nn.Module):
-                found[f"{name}{part}"] = inner
+    seen: set[int] = set()
+    waiting = [("", model, 0)]
+    while waiting:
+        path, value, depth = waiting.pop(0)
+        if isinstance(value, nn.Module):
+            found[path] = value
+        elif depth <= _DEEPEST and id(value) not in seen and not isinstance(value, _LEAVES):
+            seen.add(id(value))
+            for name, part in _parts(value):
+                waiting.append((f"{path}.{name}" if path else str(name), part, depth + 1))
     return found
 
 
-def _entries(value: Any) -> list[tuple[Any, Any]]:
-    if isinstance(value, Mapping):
-        return list(value.items())
-    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, list | tuple | Mapping):
+        if len(value) > _LONGEST:
+            return []
+        return list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
+    slots = [name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))]
+    return [*getattr(value, "__dict__", {}).items(), *((n, getattr(value, n)) for n in slots if hasattr(value, n))]
+
+
+def _names(slots: Any) -> list[str]:
+    return [slots] if isinstance(slots, str) else list(slots)
 
 
 def walk(model: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -48,13 +67,18 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class ModelState:
-    """Values, modes, gradient flags and hooks of a model as found, to compare with and to return to."""
+    """Values, modes, gradients, their flags and hooks of a model as found, to compare with and to return to.
+
+    `modules` counts the modules that were found; without any there is nothing to compare.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         modules = list(walk(model))
         tensors = _tensors(modules)
         self._copies = {name: t.detach().clone() for name, t in tensors.items()}
+        self.modules = len(modules)
+        self._gradients = {name: t.grad for name, t in tensors.items() if t.is_leaf}
         self._flags = {name: t.requires_grad for name, t in tensors.items()}
         self._modes = {name: module.training for name, module in modules}
         self._hooks = _hooks(modules)
@@ -90,6 +114,12 @@ class ModelState:
             found.append(f"{name}.requires_grad changed to {tensor.requires_grad}")
         return found
 
+    def restore_gradients(self) -> None:
+        """Put the gradients back: those that a loss with a backward pass of its own has left are not the caller's."""
+        for name, tensor in _tensors(walk(self._model)).items():
+            if name in self._gradients and tensor.grad is not self._gradients[name]:
+                tensor.grad = self._gradients[name]
+
     def restore(self) -> None:
         """Put values, modes, gradient flags and hooks back.
 
@@ -101,7 +131,11 @@ class ModelState:
                 before = self._copies.get(name)
                 if before is None:
                     continue
-                if tensor.shape == before.shape and not (_alike(tensor, before) and _same(tensor, before)):
+                if _alike(tensor, before):
+                    # In place, since other tensors may share the storage. (Leaving a mode switches gradients on.)
+                    with torch.inference_mode() if tensor.is_inference() else nullcontext():
+                        tensor.copy_(before)
+                elif tensor.shape == before.shape:
                     # Through .data, which takes another dtype and device too (a model that cast itself).
                     tensor.data = before.clone()
                 if tensor.is_leaf:
@@ -122,7 +156,7 @@ def _tensors(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
     seen: set[int] = set()
     for path, module in modules:
         for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None and id(tensor) not in seen:
+            if tensor is not None and id(tensor) not in seen and not is_lazy(tensor):
                 seen.add(id(tensor))
                 found[f"{path}.{key}" if path else key] = tensor
     return found

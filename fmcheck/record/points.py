@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
 
@@ -28,7 +28,7 @@ class Parameters:
     @cached_property
     def _all(self) -> list[inspect.Parameter]:
         try:
-            found = list(inspect.signature(self._function).parameters.values())
+            found = list(inspect.signature(_signed(self._function)).parameters.values())
         except (TypeError, ValueError):
             return []
         return found[1:] if self._unbound else found
@@ -47,6 +47,17 @@ class Parameters:
     def defaults(self) -> dict[str, Any]:
         """Default values by name."""
         return {p.name: p.default for p in self._all if p.default is not p.empty}
+
+
+def _signed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a call is handed on to, where a wrapping module (compiled, parallel) takes whatever comes."""
+    owner = getattr(function, "__self__", None)
+    while isinstance(owner, nn.Module):
+        inner = getattr(owner, "_orig_mod", getattr(owner, "module", None))
+        if not isinstance(inner, nn.Module):
+            return function
+        owner, function = inner, inner.forward
+    return function
 
 
 class Arguments:
@@ -138,7 +149,9 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) ->
     if isinstance(returned, Tensor):
         return tensor
     before = find_output(returned, selector)
-    key = next((key for key, value in _tensors(returned) if value is before), None)
+    # The selector first: one tensor may be there twice.
+    keys = [key for key, value in _tensors(returned) if value is before]
+    key = selector if selector in keys else next(iter(keys), None)
     kind = type(returned)
     if key is None:
         raise DeclarationError(f"no tensor in what an observed call returned ({kind.__name__}); set Point.output")

@@ -9,12 +9,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcheck.case import Case
+from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
 from fmcheck.record.attach import Place, attach, find
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
@@ -66,7 +68,9 @@ class Observer:
         self._scope = Scope({**sizes, "ch": subject.spec.image_channels})
         self._watch = RandomWatch({**generators, **device_generators(case.device)}, process=True)
         self._disturbances = disturbances
-        self._inside: dict[str, int] = {}
+        # How deep a thread is in a role; another thread's call of it is one of its own.
+        self.impossible: NotInformative | None = None
+        self._inside: dict[tuple[int, str], int] = {}
         self._last: str | None = None
         # The copy of the last output: pictures are large, and pass through several hands unchanged.
         self._newest: Tensor | None = None
@@ -82,7 +86,7 @@ class Observer:
             arguments = boundary.arguments(args, kwargs)
             role, point = boundary.role_of(arguments) or ("", None)
             # Calls that a point makes of itself, for instance in chunks, are part of its outermost call.
-            if point is None or self._inside.get(role):
+            if point is None or self._inside.get((get_ident(), role)):
                 return original(*args, **kwargs)
             return self._observe(role, point, boundary, original, arguments)
 
@@ -126,8 +130,8 @@ class Observer:
     @contextmanager
     def _within(self, call: Call) -> Iterator[None]:
         """While code of the observed point runs: its draws, its errors, and the axis sizes of this call."""
-        before = self._last
-        self._inside[call.role] = self._inside.get(call.role, 0) + 1
+        before, key = self._last, (get_ident(), call.role)
+        self._inside[key] = self._inside.get(key, 0) + 1
         try:
             with self._scope.call():
                 yield
@@ -135,7 +139,7 @@ class Observer:
             call.error = error
             raise
         finally:
-            self._inside[call.role] -= 1
+            self._inside[key] -= 1
             # Calls of other points may have ended within this one; later draws came after the last of them.
             inner = self._last if self._last != before else None
             self._note_draws(
@@ -152,19 +156,32 @@ class Observer:
             if disturbance.fault:
                 raise InjectedFault(disturbance.fault)
             if disturbance.inputs:
-                for name, value in disturbance.inputs(inputs_of(call.role, point, arguments)).items():
-                    selector = point.arguments.get(name) if ROLES[call.role] else name
-                    arguments.set(name if selector is None else selector, value)
-                    changed.add(name)
+                try:
+                    for name, value in disturbance.inputs(inputs_of(call.role, point, arguments)).items():
+                        selector = point.arguments.get(name) if ROLES[call.role] else name
+                        arguments.set(name if selector is None else selector, value)
+                        changed.add(name)
+                except (DeclarationError, NotInformative) as error:
+                    raise self._cannot(str(error)) from error
         return changed
+
+    def _cannot(self, reason: str) -> NotInformative:
+        """Why the disturbance of this run cannot be made; kept, since the user's loop may swallow what is raised."""
+        self.impossible = NotInformative(reason)
+        return self.impossible
 
     def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any) -> Any:
         output = find_output(returned, point.output)
-        if output is not None:
-            for disturbance in self._disturbances:
-                if disturbance.role == call.role and disturbance.output:
+        for disturbance in self._disturbances:
+            if disturbance.role == call.role and disturbance.output:
+                if output is None:
+                    raise self._cannot(f"{call.name} returned no tensor that could be disturbed (see Point.output)")
+                try:
                     output = disturbance.output(live, output)
                     returned = replace_output(returned, point.output, output)
+                except (DeclarationError, NotInformative) as error:
+                    raise self._cannot(str(error)) from error
+        if output is not None:
             call.output = self.kept(output) if call.role in ENTRIES else self._copied(output)
             call.live = output if self._trace.kind == "loss" else None
         self._check(call, {"output": output})
@@ -225,7 +242,8 @@ def record(
         baseline: the model as found, when the caller already has it (saves a copy of the weights).
 
     Raises:
-        DeclarationError: an observation point does not exist.
+        DeclarationError: an observation point does not exist, or the subject's own function raised one.
+        NotInformative: a disturbance cannot be made.
     """
     trace = Trace(case, kind, images=_copy(images), disturbed=bool(disturbances))
     inputs = dict(inputs or {})
@@ -250,17 +268,43 @@ def record(
                 trace.returned = next(iter(deque(trace.returned, maxlen=1)), None)
             found = find_output(trace.returned, None)
             trace.result = None if found is None else observer.kept(found)
+        except FmcheckError:
+            # A declaration that is wrong is no failure of the model.
+            raise
         except Exception as error:
             trace.error = error
         finally:
             trace.seconds = time.perf_counter() - started
-            observer.finish()
-            trace.process_changes = restore_settings(process)
-            trace.rng_changes = moved()
-            trace.born = births.names
-            trace.model_changes = baseline.changes()
-            if trace.model_changes:
-                baseline.restore()
+            # Last in, first out, and each whatever became of the others.
+            with ExitStack() as last:
+                last.callback(_look_at_inputs, trace, inputs_before, inputs)
+                last.callback(_look_at_model, trace, baseline)
+                last.callback(_look_at_process, trace, process)
+                observer.finish()
+                trace.rng_changes = moved()
+                trace.born = births.names
+    if observer.impossible is not None:
+        raise observer.impossible
     trace.warnings = [str(w.message) for w in caught]
-    trace.input_changes = changed_inputs(inputs_before, inputs)
     return trace
+
+
+def _look_at_process(trace: Trace, before: Mapping[str, Any]) -> None:
+    trace.process_changes = restore_settings(before)
+
+
+def _look_at_model(trace: Trace, baseline: ModelState) -> None:
+    trace.modules = baseline.modules
+    trace.model_changes = baseline.changes()
+    if trace.model_changes:
+        baseline.restore()
+    if trace.kind == "loss":
+        baseline.restore_gradients()
+
+
+def _look_at_inputs(trace: Trace, before: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    trace.input_changes = changed_inputs(before, inputs)
+    for name in trace.input_changes:
+        if isinstance(inputs.get(name), Tensor) and inputs[name].shape == before[name].shape:
+            with torch.no_grad():
+                inputs[name].copy_(before[name])

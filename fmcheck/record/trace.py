@@ -72,6 +72,7 @@ class Trace:
         draws: draws from the caller's generator and from the global ones, in order.
         warnings: texts of the Python warnings raised during the run.
         born: parameters and buffers registered on any module while the run lasted.
+        modules: how many modules were found in the model; without any nothing can be said about its state.
         model_changes: parameters, buffers, modes and hooks that differ from before, in words.
         input_changes: input tensors that differ from before.
         process_changes: process-wide settings that differ from before.
@@ -88,6 +89,7 @@ class Trace:
     draws: list[Draw] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     born: list[str] = field(default_factory=list)
+    modules: int = 0
     model_changes: list[str] = field(default_factory=list)
     input_changes: list[str] = field(default_factory=list)
     process_changes: list[str] = field(default_factory=list)

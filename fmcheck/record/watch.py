@@ -5,7 +5,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ def global_random_state(device: str, *, disturb: int | None = None) -> Iterator[
     """
     numpy_random = _numpy_random()
     python_before = random.getstate()
-    numpy_before = numpy_random.get_state(legacy=False) if numpy_random else None
+    numpy_before = _numpy_state(numpy_random) if numpy_random else None
     generators = device_generators(device)
     torch_before = {name: g.get_state() for name, g in generators.items()}
     try:
@@ -115,11 +115,22 @@ def global_random_state(device: str, *, disturb: int | None = None) -> Iterator[
                 numpy_random.seed(disturb % 2**32)
         yield RandomWatch(generators, process=True).moved
     finally:
-        random.setstate(python_before)
-        if numpy_random:
-            numpy_random.set_state(numpy_before)
-        for name, generator in generators.items():
-            generator.set_state(torch_before[name])
+        with ExitStack() as stack:
+            stack.callback(random.setstate, python_before)
+            if numpy_before is not None:
+                stack.callback(_set_numpy_state, numpy_random, *numpy_before)
+            for name, generator in generators.items():
+                stack.callback(generator.set_state, torch_before[name])
+
+
+def _numpy_state(numpy_random: Any) -> tuple[Any, Any]:
+    return numpy_random.mtrand._rand._bit_generator, numpy_random.get_state(legacy=False)
+
+
+def _set_numpy_state(numpy_random: Any, generator: Any, state: Any) -> None:
+    if numpy_random.mtrand._rand._bit_generator is not generator:
+        numpy_random.set_bit_generator(generator)
+    numpy_random.set_state(state)
 
 
 class Births:
@@ -155,8 +166,9 @@ def settings() -> dict[str, Any]:
 def restore_settings(before: Mapping[str, Any]) -> list[str]:
     """Put process-wide settings back that a run has changed; returns their names."""
     changed = [name for name, (read, _) in _SETTINGS.items() if read() != before[name]]
-    for name in changed:
-        _SETTINGS[name][1](before[name])
+    with ExitStack() as stack:
+        for name in changed:
+            stack.callback(_SETTINGS[name][1], before[name])
     return changed
 
 
@@ -194,6 +206,6 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: torch.backends.cudnn.deterministic,
         lambda on: setattr(torch.backends.cudnn, "deterministic", on),
     ),
-    "working directory": (_working_directory, lambda path: os.chdir(path) if path else None),
+    "working directory": (_working_directory, lambda path: os.chdir(path) if path and os.path.isdir(path) else None),
     "environment": (lambda: dict(os.environ), _set_environment),
 }

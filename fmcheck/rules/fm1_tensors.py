@@ -102,9 +102,10 @@ def _rounding_check(run: Run) -> Check:
 
 
 def _tells(run: Run, times: Tensor, error: Tensor, dtype: torch.dtype, side: str) -> bool:
-    """Whether these are the grid's times, rounded, and the grid's own are no numbers of the dtype."""
+    """Whether these are the grid's times, rounded, and those that they come from are no numbers of the dtype."""
     spec, reference = run.subject.spec, run.reading.evaluation_times.reshape(-1)
-    gap = float((times[:, None] - reference).abs().amin(dim=1).max())
+    gaps, nearest = (times[:, None] - reference).abs().min(dim=1)
+    gap, reference, error = float(gaps.max()), reference[nearest], error[nearest]
     if gap > argument_bound(spec, dtype) + float(error.max()):
         return False  # not this grid rounded: FM303 and FM307 say more
     of_argument = side == "argument"
@@ -120,7 +121,8 @@ def _distance(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _float32_times(run: Run) -> Tensor:
     """The distinct float32 values that the network was told, as float64 `[M]`."""
     passed = [call.inputs.get("time") for call in run.trace.of("velocity")]
-    tensors = [time.reshape(-1) for time in passed if isinstance(time, Tensor) and time.dtype == torch.float32]
+    floats = [time for time in passed if isinstance(time, Tensor) and time.dtype == torch.float32]
+    tensors = [time.reshape(-1) for time in floats if not time.is_meta]
     require(bool(tensors), "no time was passed as a float32 tensor")
     told: Tensor = torch.unique(torch.cat(tensors).cpu().double())  # type: ignore[no-untyped-call]
     require_finite(told)

@@ -108,7 +108,8 @@ def non_finite(run: Run) -> Iterator[Check]:
 
 def _not_finite(seen: _Crossing) -> Tensor:
     is_mask = "mask" in seen.name
-    return seen.tensor.isnan() if is_mask else ~torch.isfinite(seen.tensor)
+    tensor = seen.tensor.float() if seen.tensor.element_size() == 1 else seen.tensor
+    return tensor.isnan() if is_mask else ~torch.isfinite(tensor)
 
 
 def _rows_of(bad: Tensor) -> str:

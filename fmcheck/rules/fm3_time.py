@@ -208,7 +208,8 @@ def _argument_dtype(run: Run) -> torch.dtype:
     # Half precision times are FM102's and FM302's to report; here they only widen what can be told apart.
     for call in run.trace.of("velocity"):
         time = call.inputs.get("time")
-        if isinstance(time, Tensor) and time.is_floating_point():
+        # Whole numbers only where the subject declares them; otherwise they are a fault, and no excuse for one.
+        if isinstance(time, Tensor) and (time.is_floating_point() or not call.mismatches):
             return time.dtype
     return torch.float32
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fmcheck.errors import DeclarationError
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.points import find_output
 from fmcheck.rules.evidence import exact, require, require_finite, within
@@ -31,8 +30,6 @@ def generate_raises(run: Run) -> Iterator[Check]:
     Fix: see the named line. A size or step count that the model cannot do belongs into the subject's `case` and
     `size_multiple`. Source: `generator` undefined in `generate()`, the development log of 2025-08-26, defect 1.
     """
-    if isinstance(run.trace.error, DeclarationError):
-        raise run.trace.error
     yield exact(
         run.failure is None,
         f"a valid case must run, but {run.failure}",
@@ -184,7 +181,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _impossible(plan: Plan) -> Mapping[str, Wish]:
-    return plan.impossible_sizes
+    return {"base": plan.base, **plan.impossible_sizes}
 
 
 @rule("FM712", "impossible-size-accepted", wishes=_impossible, judges_crashes=True)
@@ -200,8 +197,9 @@ def impossible_size_accepted(runs: Mapping[str, Run]) -> Iterator[Check]:
     Fix: validate height and width at the top of `generate()` with a message that names the multiple. Source: sizes
     accepted and rounded, huggingface/diffusers issues 10673 and 13605.
     """
-    require(bool(runs), "every size is possible at a size multiple of 1")
-    for name, run in runs.items():
+    require(len(runs) > 1, "every size is possible at a size multiple of 1")
+    require(runs["base"].failure is None, "the native size raises too (see FM701)")
+    for name, run in ((name, run) for name, run in runs.items() if name != "base"):
         multiple, case = run.subject.spec.multiple, run.case
         yield exact(
             run.trace.error is not None,

@@ -24,7 +24,7 @@ def seed_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
 
     Checked: the native case with two seeds; the results must not be equal bit for bit, and where the public entry is
     handed a generator, its state must have moved: one that is only asked for its seed repeats the same noise in the
-    next call. Draws and initial states of both runs name the likely cause.
+    next call (a warning). Draws and initial states of both runs name the likely cause.
 
     Fix: hand the generator to every `randn`. A pipeline that is deterministic by design expects this failure.
     Source: `z = mu + sigma * eps` with `eps` from the caller's generator, arXiv 1312.6114, section 2.4.
@@ -43,6 +43,7 @@ def seed_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
             "the pictures follow the seed of the generator, but nothing is drawn from it, so a second call with "
             "the same generator repeats the noise of the first",
             where=f"run {base.name}",
+            severity="warning",
             diagnosis="another generator is seeded from generator.initial_seed(), or a copy of it is drawn from",
         )
 

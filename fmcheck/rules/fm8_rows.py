@@ -17,7 +17,6 @@ __all__ = [
     "Parting",
     "close",
     "half_of_digits",
-    "has_rows",
     "image_of",
     "parting",
     "row_changed",
@@ -58,11 +57,6 @@ def image_of(run: Run, row: int) -> Tensor:
     if images.dim() == 0 or len(images) != run.case.batch:
         raise NotInformative(f"run {run.name!r}: {len(images)} images for {run.case.batch} prompts (see FM702)")
     return images[row]
-
-
-def has_rows(call: Call, batch: int) -> bool:
-    """Whether the call has a row for every prompt (or several)."""
-    return call.output is not None and call.output.dim() > 0 and len(call.output) % batch == 0
 
 
 def same_rows(a: object, b: object, row: int, batch: int) -> bool:

@@ -94,6 +94,9 @@ def rows_alike(runs: Mapping[str, Run]) -> Iterator[Check]:
     failure = next((run.failure for name, run in runs.items() if run.failure and not name.startswith("size")), None)
     require(failure is None, str(failure))
     require(batch > 1, "the native case has a single row, so there are no rows to tell apart")
+    outputs = [call.output for call in base.trace.of("velocity") if call.output is not None]
+    moves = any(bool(v.any()) for v in outputs) or base.subject.spec.initial_state == "text_latent"
+    require(moves, "every velocity is zero (zero-initialised output layer?), and the flow starts at noise")
     yield from _other_prompts_at_another_size(runs)
     yield _end_of_prompt(base, runs["cut"])
     for row in range(batch):

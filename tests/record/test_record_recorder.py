@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.record.disturb import Disturbance, InjectedFault, change_argument, change_input, change_output, raise_in
 from fmcheck.subject import Point
 from tests.record.conftest import STATE, TIMES, draw_numpy, run, toy_model
@@ -463,14 +463,19 @@ def test_an_argument_of_the_entry_is_changed_even_where_the_subject_left_it_at_i
         assert torch.equal(trace.result, expected)
 
 
-def test_an_argument_that_the_entry_does_not_have() -> None:
-    trace = run(
-        toy_model(entry=lambda: STATE),
-        lambda m, request: m.entry(),
-        entry="entry",
-        disturbances=(change_argument("x", "steps", 1),),
-    )
-    assert isinstance(trace.error, DeclarationError)
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_argument_that_the_entry_does_not_have(swallows: bool) -> None:
+    def generate(model: Any, request: Any) -> Any:
+        try:
+            return model.entry()
+        except Exception:
+            if not swallows:
+                raise
+            return STATE
+
+    model, change = toy_model(entry=lambda: STATE), change_argument("x", "steps", 1)
+    with pytest.raises(NotInformative, match="argument 'steps' was not passed"):
+        run(model, generate, entry="entry", disturbances=(change,))
 
 
 def test_disturbances_leave_other_roles_alone_and_compare_by_name() -> None:

@@ -253,7 +253,7 @@ class RowByRow(Toy):
     [
         (Refusing, CASE, "refuses NaN"),
         (Swallowing, CASE, "never reaches the state"),
-        (RowByRow, CASE, "has not a row for every prompt"),
+        (RowByRow, CASE, "has not a row for every one of 3 prompts"),
         (Toy, CASE.with_batch(1), "a single row"),
     ],
 )
@@ -414,5 +414,6 @@ def test_the_runs_are_shared() -> None:
     session = Session(toy_subject())
     for rule in select_rules(["FM8"]):
         session.judge(rule)
-    # base, a neighbour and a poison run a row, permuted, padded, masked, and two of another size.
-    assert session.calls == 1 + 3 + 3 + 3 + 2
+    # base, a neighbour and a poison run a row, permuted, padded, masked, cut short, two of another size, two of nine
+    # rows, and two with other times.
+    assert session.calls == 1 + 3 + 3 + 4 + 2 + 2 + 2

@@ -115,7 +115,7 @@ def test_the_tiny_model_passes_all_of_them() -> None:
         outcome = session.judge(rule)
         assert (outcome.status, outcome.findings) == ("passed", ()), f"{rule}: {outcome.reason}"
         assert outcome.checks > 0
-    assert session.calls == 0, "judging a loss costs no picture"
+    assert session.calls == 1, "FM908 reads the mask of one sampling run; judging a loss costs no other picture"
 
 
 # Conventions that are not mistakes.
@@ -502,7 +502,7 @@ WRONG_NULLS = [
 
 @pytest.mark.parametrize(("methods", "cause"), WRONG_NULLS)
 def test_a_wrong_share_of_null_rows_is_named(methods: dict[str, Any], cause: str) -> None:
-    failed(judge("FM905", trainee(**methods)), cause, "expected 57 to 155")
+    failed(judge("FM905", trainee(**methods)), cause, "expected 56 to 156")
 
 
 def test_an_indicator_that_is_not_passed_shows() -> None:
@@ -552,7 +552,8 @@ def test_images_exchanged_in_all_rows_are_left_to_the_path() -> None:
 
 def test_without_an_encode_point_only_the_share_is_judged() -> None:
     outcome = judge("FM905", encode=None)
-    assert (outcome.status, outcome.checks) == ("passed", 2)
+    # Whether an indicator is passed; the share of marked rows, their times, their gradient, and that they are no block.
+    assert (outcome.status, outcome.checks) == ("passed", 5)
 
 
 def test_few_rows_may_all_stay_in_place_by_chance() -> None:
@@ -725,10 +726,10 @@ def test_certain_counts_are_exact() -> None:
 
 
 def test_every_statistical_bound_has_its_share_and_its_rule() -> None:
-    bounds = ("ks_critical", "binomial_range", "exchange_shows")
+    bounds = ("ks_critical", "binomial_range", "exchange_shows", "block_shows")
     for name in bounds:
         assert "STATISTICAL_RULES" in inspect.getsource(getattr(tolerance, name))
-    assert len(bounds) == STATISTICAL_RULES
+    assert len(bounds) + 1 == STATISTICAL_RULES, "ks_critical serves two tests: all times, and those of null rows"
     code = [line for line in inspect.getsource(tolerance).splitlines() if "STATISTICAL_RULES" in line]
     assert len(code) == 1 + len(bounds), "one use a bound, and the number itself"
     assert [rule.code for rule in select_rules() if "false alarm" in rule.doc] == ["FM902", "FM905"]
