@@ -48,8 +48,9 @@ class TableFormat(StrEnum):
 
 
 def _codes(values: list[str] | None) -> list[str]:
-    """`["A,B", "C"]` as `["A", "B", "C"]`."""
-    return [code.strip() for value in values or [] for code in value.split(",") if code.strip()]
+    """`["A,B", "C"]` as `["A", "B", "C"]`; an empty value stays, to be refused as one that names no rule."""
+    found = [code.strip() for value in values or [] for code in value.split(",")]
+    return [code for code in found if code] or found[:1]
 
 
 def _show_version(wanted: bool) -> None:
@@ -151,7 +152,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_complain("fmcheck: interrupted; nothing was judged to its end", 130))
     except DeclarationError as error:
         sys.exit(_complain(f"fmcheck: {error}", 2))
     except Exception as error:

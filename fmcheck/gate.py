@@ -73,7 +73,7 @@ def prepare(
     configured = load_config()
     target = target or configured.subject or "tiny"
     config = configured.about(target)
-    native = load_subject(target)
+    native = load_subject(target, configured.path.parent if configured.path else None)
     changes = {
         "device": config.device if device is None else device,
         "dtype": config.dtype if dtype is None else dtype,

@@ -48,7 +48,7 @@ class Session:
         _check_available(native, subject)
         self.subject = subject.but(case=native)
         self.plan = Plan(self.subject)
-        self._models: dict[tuple[str, str, bool], tuple[Any, ModelState]] = {}
+        self._models: dict[tuple[str, str, bool], tuple[Any, ModelState] | DeclarationError] = {}
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
         self._wanted: dict[str, list[str]] = {}
         self._on_run = on_run or (lambda _: None)
@@ -64,14 +64,24 @@ class Session:
         """
         key = (case.device, case.dtype, fresh)
         if key not in self._models:
-            model = _build(self.subject, case)
-            places(model, self.subject)
-            _check_finite(self.subject.name, model)
-            made = model, ModelState(model)
-            if fresh:
-                _check_twins(self.model(case), made)
-            self._models[key] = made
-        return self._models[key]
+            try:
+                self._models[key] = self._made(case, fresh=fresh)
+            except DeclarationError as error:
+                # A build that failed is not tried again by every rule of a test suite.
+                self._models[key] = error
+        made = self._models[key]
+        if isinstance(made, DeclarationError):
+            raise made.with_traceback(None)
+        return made
+
+    def _made(self, case: Case, *, fresh: bool) -> tuple[Any, ModelState]:
+        model = _build(self.subject, case)
+        places(model, self.subject)
+        _check_finite(self.subject.name, model)
+        made = model, ModelState(model)
+        if fresh:
+            _check_twins(self.model(case), made)
+        return made
 
     def run(self, wish: Wish, code: str = "") -> Run:
         """The run of a wish, made now if it was not made before.
@@ -192,7 +202,10 @@ class Session:
 def _build(subject: Subject, case: Case) -> Any:
     # A fixed global seed while building: weights that nobody seeded would make every run another one.
     with global_random_state(case.device, disturb=0):
-        return _declared(subject, "build", lambda: subject.build(case))
+        model = _declared(subject, "build", lambda: subject.build(case))
+    if model is None:
+        raise DeclarationError(f"subject {subject.name!r}: build returned None, expected the model; a missing return?")
+    return model
 
 
 def _declared(subject: Subject, name: str, call: Callable[[], Any]) -> Any:

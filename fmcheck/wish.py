@@ -85,5 +85,8 @@ class Run(Memo):
         error = self.trace.error
         if error is None:
             return None
-        first_line = next(iter(str(error).splitlines()), "")
+        try:
+            first_line = next(iter(str(error).splitlines()), "")
+        except Exception:
+            first_line = "(its own text raises)"
         return f"{self.wish.kind} raised {type(error).__name__}: {first_line[:200]}"

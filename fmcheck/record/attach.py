@@ -177,9 +177,10 @@ def find(model: Any, path: str) -> Place:
         except ImportError as error:
             raise DeclarationError(f"observation point {path!r}: cannot import {module!r}: {error}") from error
     *parents, last = dotted.split(".")
+    root = path.partition(":")[0] if ":" in path else type(model).__name__
     for depth, part in enumerate(parents):
-        owner = _step(owner, part, path, ".".join(parents[:depth]) or type(model).__name__)
-    target = _step(owner, last, path, ".".join(parents) or type(owner).__name__)
+        owner = _step(owner, part, path, ".".join(parents[:depth]) or root)
+    target = _step(owner, last, path, ".".join(parents) or root)
     if isinstance(target, nn.Module):
         return Place(target, "forward")
     if not callable(target):
@@ -188,6 +189,9 @@ def find(model: Any, path: str) -> Place:
         )
     if isinstance(owner, tuple):
         raise DeclarationError(f"observation point {path!r}: a tuple cannot be changed; make it a list")
+    if last.startswith("__") and last.endswith("__") and not isinstance(owner, type | types.ModuleType | dict):
+        # Python looks these up on the class: an entry of the instance would never be called.
+        return Place(type(owner), last)
     entry = (isinstance(owner, list) and last.isdigit()) or (isinstance(owner, dict) and last in owner)
     return Place(owner, int(last) if isinstance(owner, list) and entry else last, entry=entry)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.record.attach import Place, find
 from fmcheck.record.model_state import walk
 from fmcheck.record.points import Arguments, Parameters
@@ -28,6 +28,18 @@ class Boundary:
         # The most particular first: a role without `when` takes what the others leave.
         self.roles = sorted(roles, key=lambda entry: -len(entry[1].when))
         self._parameters = Parameters(place.value, unbound=place.unbound)
+        for role, point in roles:
+            self._check_names(role, point)
+
+    def _check_names(self, role: str, point: Point) -> None:
+        known = [*self._parameters.positional, *self._parameters.keywords]
+        names = [*point.arguments.values(), *point.when] if ROLES[role] else point.when
+        for name in names if not self._parameters.open_ended else ():
+            if isinstance(name, str) and name not in known:
+                raise DeclarationError(
+                    f"observation point {point.path!r} ({role}): it has no parameter {name!r}"
+                    f"{did_you_mean(name, known)}; it takes {', '.join(dict.fromkeys(known))}"
+                )
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         return Arguments(self._parameters, args, kwargs)

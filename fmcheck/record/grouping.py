@@ -79,6 +79,11 @@ class Grouping:
         return frozenset(call.number for call in self._calls if self._doubled(_state_of(call)))
 
     @cached_property
+    def in_parts(self) -> bool:
+        """Whether a part of the prompts goes through all steps before the next part."""
+        return bool(self._loops())
+
+    @cached_property
     def evaluations(self) -> list[Evaluation]:
         """The evaluations that the calls add up to.
 

@@ -60,6 +60,8 @@ def wrap(
     Raises:
         DeclarationError: no observation point, one that does not exist, or one that is guarded already.
     """
+    if subject is not None and not isinstance(subject, Subject):
+        raise DeclarationError(f"wrap: expected a Subject as second argument; found {type(subject).__name__}")
     given = {
         "generate": entry,
         "text": text,

@@ -44,6 +44,11 @@ class Parameters:
         return [p.name for p in self._all if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
     @cached_property
+    def open_ended(self) -> bool:
+        """Whether any name may be passed: `**kwargs`, or a signature that tells nothing."""
+        return not self._all or any(p.kind == p.VAR_KEYWORD for p in self._all)
+
+    @cached_property
     def defaults(self) -> dict[str, Any]:
         """Default values by name."""
         return {p.name: p.default for p in self._all if p.default is not p.empty}

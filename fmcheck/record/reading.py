@@ -31,7 +31,8 @@ class Move(Memo):
     """One change of the state: `end - start` should be `fraction * dt * ((1 + w) cond - w uncond)`.
 
     `stage` counts the solver's stages within `step`; the move that `closes` it has fraction 1. `parts` are the
-    evaluations that move the state, averaged where there are several. `last` is the move that ends the loop;
+    evaluations that move the state, averaged where there are several. `last` is the move that ends the loop, `origin`
+    the state that the loop started at;
     `unscaled_from` is the dtype of the latent from which its end had to be recovered through scale and shift.
     """
 
@@ -45,6 +46,7 @@ class Move(Memo):
     last: bool
     spec: FlowSpec
     weight: float
+    origin: Tensor
     unscaled_from: torch.dtype | None = None
 
     @cached_property
@@ -173,9 +175,14 @@ class Reading:
 
     @cached_property
     def after_loop(self) -> list[Call]:
-        """The calls after the last velocity call."""
+        """The calls after the last velocity call; those of every part where the prompts are made in parts."""
         done = self.trace.of("velocity")
-        return self.trace.calls[self.trace.calls.index(done[-1]) + 1 :] if done else []
+        if not done:
+            return []
+        if self._grouping.in_parts:
+            after = self.trace.calls[self.trace.calls.index(done[0]) + 1 :]
+            return [call for call in after if call.role != "velocity"]
+        return self.trace.calls[self.trace.calls.index(done[-1]) + 1 :]
 
     @cached_property
     def terminal_input(self) -> Tensor | None:
@@ -239,7 +246,8 @@ class Reading:
         def move(stage: int, end: Tensor, parts: tuple[Evaluation, ...], fraction: float, closing: bool) -> Move:
             ends = closing and last
             source = self.unscaled_from if ends else None
-            return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, self.spec, self.weight, source)
+            spec, weight = self.spec, self.weight
+            return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, spec, weight, self.initial, source)
 
         if len(stages) == 1:
             return [] if following is None else [move(0, following, (first,), 1.0, True)]

@@ -149,6 +149,8 @@ def _null_cause(run: Run, call: Call, null: object) -> str | None:
     rows = _rows(call)
     if not isinstance(null, Tensor):
         return "one Python value for the whole batch"
+    if null.is_floating_point() and null.dim() > 1 and null.shape[-1] > 1:
+        return "this is no indicator; a network without one declares Point(..., arguments={'null': None})"
     if null.dim() != 1:
         return "axes were added for broadcasting; that is the network's own business"
     if null.dtype != torch.bool:

@@ -42,7 +42,7 @@ def wrong_null_half(run: Run) -> Iterator[Check]:
             continue  # FM103 and FM300 have it
         flags = null.bool().cpu() == spec.null_means_unconditional
         doubled = call.number in run.reading.doubled_calls
-        if separate or (both and not doubled and rows <= run.case.batch):
+        if separate or (both and not doubled):
             # A branch, or a piece cut out of the doubled batch: only all of them together can be judged.
             marked, unmarked = marked + int(flags.sum()), unmarked + int((~flags).sum())
         else:

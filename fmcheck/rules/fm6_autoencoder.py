@@ -13,6 +13,7 @@ from fmcheck.rules.evidence import bitwise, exact, given, require, require_finit
 from fmcheck.rules.fm5_explain import explain_update
 from fmcheck.rules.fm5_integration import before_end, step_error, worst
 from fmcheck.rules.registry import Check, rule
+from fmcheck.spec import FlowSpec
 from fmcheck.tensors import describe, joined
 from fmcheck.tolerance import EXPLAINED, coarser, fit_bound, fit_errors, gamma, image_bound, move_bound, scale_bound
 
@@ -99,11 +100,33 @@ def _wrong_tensors(run: Run, last: Move) -> Iterator[tuple[Tensor, str]]:
             yield start + dt * last.uncond, "the unconditional half of the state is decoded"
     for order in _orders(len(right)):
         yield right[order], "the rows of the state are in another order"
-    yield (start + right) / 2, "the mean of the last two states is decoded"
-    yield right + dt * guided, "the last increment is added twice"
-    if (spec.latent_scale, spec.latent_shift) != (1.0, 0.0):
-        yield right / spec.latent_scale + spec.latent_shift, "the state is unscaled before it enters sample"
-        yield right * spec.latent_scale, "the state is scaled once more after the loop"
+    if _others_have_their_lengths(run):
+        # Otherwise the last step is of another length too, and these would only be a way to say so.
+        yield (start + right) / 2, "the mean of the last two states is decoded"
+        yield right + dt * guided, "the last increment is added twice"
+    yield from _wrong_units(right, spec, inline=reading.unscaled_from is not None)
+
+
+def _others_have_their_lengths(run: Run) -> bool:
+    moves = [move for move in run.reading.full_moves if not move.last and move.coefficients.determined]
+    expected = run.reading.steps_dt.tolist()
+    return all(abs(move.coefficients.dt - expected[move.step]) <= EXPLAINED * expected[move.step] for move in moves)
+
+
+def _wrong_units(right: Tensor, spec: FlowSpec, *, inline: bool) -> Iterator[tuple[Tensor, str]]:
+    """The state in other units than its own, as it is recovered from what the decoder (or `sample`) was given."""
+    scale, shift = spec.latent_scale, spec.latent_shift
+    if (scale, shift) == (1.0, 0.0):
+        return
+    if inline:
+        yield right / scale + shift, "scale and shift are applied twice on the way to the decoder"
+        yield (right - shift) * scale, "neither scale nor shift is applied on the way to the decoder"
+        yield right - shift * scale, "the shift is missing on the way to the decoder"
+        yield right * scale**2, "the state is multiplied by the scale on the way to the decoder, expected divided"
+        yield right * scale, "the scale is missing on the way to the decoder"
+        return
+    yield right / scale + shift, "the state is unscaled before it enters sample"
+    yield right * scale, "the state is scaled once more after the loop"
 
 
 def _orders(rows: int) -> Iterator[list[int]]:
@@ -128,10 +151,8 @@ def broken_codec_chain(run: Run) -> Iterator[Check]:
 
     Fix: `decode(sample(x))`, as training's encode chain reversed. Source: development log, defect 2.
     """
-    velocity = run.trace.of("velocity")
-    require(bool(velocity), "the velocity network was never called")
-    after = run.trace.calls[run.trace.calls.index(velocity[-1]) + 1 :]
-    batch = run.case.batch
+    require(bool(run.trace.of("velocity")), "the velocity network was never called")
+    after, batch = run.reading.after_loop, run.case.batch
     for role in ("sample", "decode"):
         if role in run.subject.points:
             rows = sum(_rows(call) for call in after if call.role == role)
@@ -186,24 +207,22 @@ def _hand_over(after: list[Call]) -> Check:
     return exact(same, "decode is not given what sample returned", where="between sample and decode")
 
 
-@rule("FM603", "wrong-latent-scale", needs=("velocity", "decode"))
+@rule("FM603", "wrong-latent-scale", needs=("velocity", "sample", "decode"))
 def wrong_latent_scale(run: Run) -> Iterator[Check]:
     """The decoder is given latents in its own units: `state / latent_scale + latent_shift`, applied exactly once.
 
     How it goes wrong: the scale is left out, applied twice, multiplied instead of divided, or the shift is forgotten.
     Colours fade or burn, and the picture stays recognisable.
 
-    Checked: the input of decode against the state that entered the codec, with three roundings allowed. Not
-    informative where `decode` undoes the scale itself (`unscale_before_decode = false`).
+    Checked: the input of decode against the state that entered `sample`, with three roundings allowed. Where the
+    scale is undone inline, without a function to observe, FM601 says what is wrong with it. Not informative where
+    `decode` undoes the scale itself (`unscale_before_decode = false`).
 
     Fix: one place that scales, one that unscales. Source: latent diffusion's scale factor, arXiv 2112.10752, section
     G; diffusers issues 8708 and 6725.
     """
     spec, reading = run.subject.spec, run.reading
     require(spec.unscale_before_decode, "decode undoes the scale itself, where it cannot be seen")
-    require(
-        "sample" in run.subject.points, "without a sample point the state and the decoder's input are not told apart"
-    )
     require(reading.entered("sample") is not None, "sample was not called after the loop (see FM602)")
     state = given(reading.final, "the state does not enter the codec with its own shape (see FM601)")
     fed = given(reading.entered("decode"), "decode was not called with a tensor after the loop (see FM602)")

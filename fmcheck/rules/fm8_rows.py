@@ -124,6 +124,7 @@ def _cause_inside(call: Call, run: Run) -> str:
 
 def half_of_digits(run: Run, reference: Tensor) -> float:
     """Half of the digits of the coarser of image and network, of the largest value."""
+    require(reference.is_floating_point(), "the result is no floating tensor (see FM704)")
     coarsest = max(half_digits(dtype) for dtype in (run.case.torch_dtype, reference.dtype))
     return coarsest * float(reference.double().abs().max())
 

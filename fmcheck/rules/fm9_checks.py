@@ -98,10 +98,9 @@ def share_of_null(run: Run, null: Tensor) -> Check:
     )
 
 
-def law_of_null_times(run: Run, reading: TrainingReading) -> Iterator[Check]:
+def law_of_null_times(run: Run, reading: TrainingReading, null: Tensor) -> Iterator[Check]:
     """Whether the marked rows have times of the declared law too; one time for the whole batch is FM902's to report."""
-    assert reading.null is not None
-    times, distinct = reading.told[reading.null], len(set(reading.told.tolist()))
+    times, distinct = reading.told[null], len(set(reading.told.tolist()))
     # Groups of rows that share a time are no independent draws; a coarse dtype repeats some values.
     if 2 * distinct > len(reading.told) and ks_critical(max(1, len(times))) < 1:
         yield within(

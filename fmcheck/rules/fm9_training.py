@@ -244,7 +244,7 @@ def train_null(runs: Mapping[str, Run]) -> Iterator[Check]:
     )
     if null is not None:
         yield share_of_null(runs["large"], null)
-        yield from law_of_null_times(runs["large"], large)
+        yield from law_of_null_times(runs["large"], large, null)
         yield from null_rows_trained(_reading(runs["pairs"]))
     if "moved" in runs and null is not None:
         yield from null_rows_exchanged(TrainingPair(_reading(runs["pairs"]), _reading(runs["moved"])))

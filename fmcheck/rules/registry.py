@@ -156,16 +156,25 @@ def get_rule(code: str) -> Rule:
 
 
 def select_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
-    """Rules whose code starts with one of `select` (all when empty) and with none of `ignore`.
+    """Rules whose code starts with one of `select` (all when empty) and with none of `ignore`; names are codes too.
 
     Raises:
-        DeclarationError: a prefix that matches no rule, since a mistyped gate would check nothing.
+        DeclarationError: a prefix that matches no rule, or a choice that leaves none: such a gate would check nothing.
     """
-    select, ignore = [s.upper() for s in select], [s.upper() for s in ignore]
-    for prefix in (*select, *ignore):
-        if not any(code.startswith(prefix) for code in _RULES):
-            raise DeclarationError(f"no rule code starts with {prefix!r}{did_you_mean(prefix, _RULES)}")
-    return list(_chosen(select, ignore))
+    select, ignore = [_as_prefix(s) for s in select], [_as_prefix(s) for s in ignore]
+    chosen = list(_chosen(select, ignore))
+    if not chosen and _RULES:
+        raise DeclarationError(f"select {', '.join(select) or 'all'} and ignore {', '.join(ignore)} leave no rule")
+    return chosen
+
+
+def _as_prefix(text: str) -> str:
+    """The code of a rule's name, or the text itself as the beginning of codes."""
+    code = next((known.code for known in _RULES.values() if known.name == text), text.upper())
+    if not code or not any(known.startswith(code) for known in _RULES):
+        hint = did_you_mean(text, [*_RULES, *(known.name for known in _RULES.values())])
+        raise DeclarationError(f"no rule code starts with {text!r}{hint}; `fmcheck rules` lists them")
+    return code
 
 
 def _chosen(select: list[str], ignore: list[str]) -> Iterator[Rule]:

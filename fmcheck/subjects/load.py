@@ -12,25 +12,29 @@ __all__ = ["READY_MADE", "load_subject"]
 READY_MADE = {"tiny": "fmcheck.subjects.tiny:subject"}
 
 
-def load_subject(name: str) -> Subject:
+def load_subject(name: str, folder: Path | None = None) -> Subject:
     """The subject with a ready-made name, or at `package.module:attribute` (a Subject, or a function that makes one).
 
-    The current directory is importable, as it is for `python -m`.
+    `mutant:NAME` is the tiny model with one of the defects that `fmcheck mutants --list` names. The current directory
+    is importable, as it is for `python -m`, and so is `folder` (that of the configuration).
 
     Raises:
         DeclarationError: no such name, module or attribute, an import that fails, or something that is no Subject.
     """
     target = READY_MADE.get(name, name)
-    if ":" not in target:
+    if target.startswith("mutant:"):
+        from fmcheck.mutants import get_mutant
+
+        return get_mutant(target.removeprefix("mutant:")).change(load_subject("tiny"))
+    if ":" not in target or not all(part.isidentifier() for part in target.partition(":")[0].split(".")):
         hint = did_you_mean(name, READY_MADE)
         raise DeclarationError(
             f"subject {name!r}: expected one of {', '.join(READY_MADE)} or package.module:attribute{hint}"
         )
     module_name, _, attribute = target.partition(":")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
+    folders = dict.fromkeys(str(path) for path in (Path.cwd(), folder) if path is not None)
+    added = [path for path in folders if path not in sys.path]
+    sys.path[:0] = added
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
         known = dir(sys.modules[module_name])
@@ -39,8 +43,8 @@ def load_subject(name: str) -> Subject:
             f"subject {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}"
         ) from error
     finally:
-        if added:
-            sys.path.remove(here)
+        for path in added:
+            sys.path.remove(path)
     if found is None:
         raise DeclarationError(f"subject {name!r}: {module_name} has no {attribute!r}{did_you_mean(attribute, known)}")
     return _as_subject(name, found)

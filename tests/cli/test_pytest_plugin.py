@@ -31,7 +31,7 @@ class TestSuite:
                 "*test_mine[[]TY003-half-wrong[]]*PASSED*",
                 "TY002 always-wrong  error",
                 "  property The property of always-wrong holds.",
-                "  where    run base, step 1; 9 more like it*",
+                "  where    run base, step 1; * more like it*",
                 "  observed came out 3.5, expected 2.5",
                 "           largest error 1, allowed 0.5: 2 times the bound",
                 "  repeat   pytest 'test_gate.py::test_mine' -k TY002",

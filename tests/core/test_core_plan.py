@@ -132,7 +132,7 @@ def test_poison_keeps_the_watched_row_in_both_halves() -> None:
     change = plan.poisoned(1).disturbances[-1].output
     poisoned = change({}, torch.zeros(6, 2))
     assert poisoned.isnan().any(dim=1).tolist() == [True, False, True, True, False, True]
-    with pytest.raises(NotInformative, match="a call on 4 rows for 3 prompts: unknown which rows are which"):
+    with pytest.raises(NotInformative, match="has not a row for every one of 3 prompts"):
         change({}, torch.zeros(4, 2))
 
 

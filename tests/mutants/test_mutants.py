@@ -11,9 +11,12 @@ from torch import Tensor
 from fmcheck.errors import DeclarationError, InternalError
 from fmcheck.mutants import all_mutants, all_variations, get_mutant, mutant
 from fmcheck.plan import Plan, Wish
+from fmcheck.record.points import find_output
 from fmcheck.record.trace import Trace
-from fmcheck.rules import all_rules
+from fmcheck.record.training import TrainingReading
+from fmcheck.rules import all_rules, get_rule
 from fmcheck.run import Session
+from fmcheck.spec import FlowSpec
 from fmcheck.subject import Subject
 
 MUTANTS = all_mutants()
@@ -77,8 +80,9 @@ def test_a_mutant_leaves_the_clean_subject_alone(tiny: Subject):
 @pytest.mark.parametrize("entry", MUTANTS, ids=lambda m: m.name)
 def test_a_mutant_can_be_built_and_shows(entry, tiny: Subject, clean_session: Session):
     broken = Session(entry.change(tiny))
-    pairs = zip(_wishes(broken.plan), _wishes(clean_session.plan), strict=True)
-    shows = any(_differ(broken.run(wish).trace, clean_session.run(clean).trace) for wish, clean in pairs)
+    pairs = list(zip(_wishes(broken.plan), _wishes(clean_session.plan), strict=True))
+    # Twice, since what a later call does to the pictures of an earlier one shows only afterwards.
+    shows = any(_differ(broken.run(wish).trace, clean_session.run(clean).trace) for wish, clean in pairs * 2)
     assert shows, f"{entry.name} behaves like the clean model in every run"
 
 
@@ -89,6 +93,8 @@ def _wishes(plan: Plan) -> Iterator[Wish]:
     yield from (plan.poisoned(0), plan.fault("text"), plan.fault("velocity"), plan.fault("decode"))
     yield from plan.impossible_sizes.values()
     yield from (plan.loss, plan.large_loss)
+    yield from get_rule("FM207").wishes(plan).values()
+    yield from (plan.neighbours(0, plan.other_size.case), plan.fresh_wide, plan.fresh_base)
 
 
 def _differ(found: Trace, clean: Trace) -> bool:
@@ -101,7 +107,11 @@ def _differ(found: Trace, clean: Trace) -> bool:
 
 def _facts(trace: Trace) -> list[object]:
     calls = [(c.name, c.training, c.dropout, c.grad, c.mutated, c.devices, len(c.mismatches)) for c in trace.calls]
-    left = [trace.born, trace.model_changes, trace.input_changes, trace.process_changes, trace.rng_changes]
+    returned = find_output(trace.returned, None)
+    kept = returned is None or trace.result is None or torch.equal(returned.nan_to_num(), trace.result.nan_to_num())
+    reading = TrainingReading(trace, FlowSpec()) if trace.kind == "loss" and trace.error is None else None
+    rows = reading.gradient.any(dim=1).tolist() if reading and reading.unknown_gradient is None else None
+    left = [kept, rows, trace.born, trace.model_changes, trace.input_changes, trace.process_changes, trace.rng_changes]
     shapes = [(t.shape, t.dtype) if t is not None else None for t in _tensors(trace)]
     return [type(trace.error), calls, trace.draws, len(trace.warnings), *left, shapes]
 

@@ -1,0 +1,50 @@
+"""Error budgets: every bound that a rule compares with, derived here and nowhere else.
+
+Notation (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1): `u` is the unit roundoff of a
+dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `n` roundings in a row.
+"""
+
+from fmcheck.tolerance.codec import image_bound, range_bound, scale_bound, unscale_bound
+from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
+from fmcheck.tolerance.statistics import (
+    FALSE_ALARM_BUDGET,
+    STATISTICAL_RULES,
+    binomial_range,
+    block_shows,
+    exchange_shows,
+    ks_critical,
+)
+from fmcheck.tolerance.times import argument_bound, step_bound, time_bound, told_bound
+from fmcheck.tolerance.training import implied_bound, path_bound, target_bound
+from fmcheck.tolerance.units import EXPLAINED, coarser, gamma, half_digits, unit_roundoff
+
+__all__ = [
+    "EXPLAINED",
+    "FALSE_ALARM_BUDGET",
+    "FitErrors",
+    "STATISTICAL_RULES",
+    "argument_bound",
+    "binomial_range",
+    "block_shows",
+    "coarser",
+    "exchange_shows",
+    "fit_bound",
+    "fit_errors",
+    "gamma",
+    "half_digits",
+    "image_bound",
+    "implied_bound",
+    "ks_critical",
+    "move_bound",
+    "path_bound",
+    "range_bound",
+    "scale_bound",
+    "short_bound",
+    "step_bound",
+    "sums_show_digits",
+    "target_bound",
+    "time_bound",
+    "told_bound",
+    "unit_roundoff",
+    "unscale_bound",
+]

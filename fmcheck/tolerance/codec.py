@@ -1,0 +1,39 @@
+"""Bounds on latents in the decoder's units, and on pictures."""
+
+import torch
+from torch import Tensor
+
+from fmcheck.spec import FlowSpec
+from fmcheck.tolerance.units import gamma
+
+__all__ = ["image_bound", "range_bound", "scale_bound", "unscale_bound"]
+
+
+def scale_bound(latent: Tensor, spec: FlowSpec, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Elementwise bound on a latent computed as `state / scale + shift`.
+
+    Scale and shift rounded to the dtype, one division (or a product with a rounded reciprocal: two more roundings) and
+    one sum, each relative to `|latent| + |shift|`, and one more where the sum is cast to the dtype.
+    """
+    return gamma(6, dtype) * (latent.abs() + abs(spec.latent_shift))
+
+
+def unscale_bound(state: Tensor, spec: FlowSpec, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Elementwise bound on a state recovered from `state / scale + shift`: `scale_bound`, times the scale."""
+    return abs(spec.latent_scale) * scale_bound(state / spec.latent_scale + spec.latent_shift, spec, dtype)
+
+
+def image_bound(image: Tensor, spec: FlowSpec, dtype: torch.dtype) -> Tensor:
+    """Elementwise bound on an affine map between two image ranges: four roundings of values up to the range's ends."""
+    reach: float = max(abs(end) for end in (*spec.image_range, *(spec.decode_range or (0.0,))))
+    return gamma(4, dtype) * (image.abs() + reach)
+
+
+def range_bound(low: float, high: float, dtype: torch.dtype) -> float:
+    """Bound on how far a correctly made picture leaves its range `[low, high]`.
+
+    The last step is at most an affine map of a number that is exactly within its own limits (clamped, or out of tanh
+    or a sigmoid): its slope and offset are rounded once each, then their product and sum, four roundings of numbers
+    no larger than the ends of the range or its width.
+    """
+    return gamma(4, dtype) * max(abs(low), abs(high), high - low)
