@@ -108,7 +108,7 @@ class Plan:
         """Unguided, with as many rows as the guided native case has in a doubled call: where a cache by rows shows."""
         case = self._small.with_batch(2 * self.native.batch)
         scale = self.subject.spec.neutral_scale
-        return self._wish("unguided-crowd", case=case.but(num_steps=1, guidance_scale=scale))
+        return self._wish("unguided-crowd", case=case.but(num_steps=2, guidance_scale=scale))
 
     def _scale(self, weight: float) -> float:
         """The guidance scale of a weight, or of the next larger one that the spec calls guided."""

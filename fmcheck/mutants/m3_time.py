@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcheck.mutants.loop import Halves, grid_of, logit_normal, use_edges
+from fmcheck.mutants.loop import Halves, Loop, grid_of, logit_normal, use_edges
 from fmcheck.mutants.registry import mutant
-from fmcheck.mutants.surgery import wrap
+from fmcheck.mutants.surgery import bind, wrap
 from fmcheck.tiny import TinyFlowModel
 from fmcheck.tiny.model import TimeGrid
 
@@ -269,3 +269,24 @@ def time_embedding_cached(model: TinyFlowModel) -> None:
         "condition",
         lambda condition, log_snr, null: condition(kept.setdefault("first", log_snr[:1]).expand(len(null)), null),
     )
+
+
+@mutant("FM303")
+def steps_too_long_in_bfloat16(model: TinyFlowModel) -> None:
+    """With a bfloat16 network every step is half a percent too long."""
+
+    def stretch(v: Tensor, dt: Tensor) -> Tensor:
+        return 1.005 * dt if model.fm_transformers.dtype == torch.bfloat16 else dt
+
+    Loop(update=lambda x, dt, v: x + stretch(v, dt) * v).install(model)
+
+
+@mutant("FM203")
+def weight_too_small_in_bfloat16(model: TinyFlowModel) -> None:
+    """With a bfloat16 network the guidance weight is half a percent too small."""
+
+    def combine(found: TinyFlowModel, cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+        weight = 0.995 * scale if cond.dtype == torch.bfloat16 else scale
+        return (1 + weight) * cond.float() - weight * uncond.float()
+
+    bind(model, "combine", combine)

@@ -111,11 +111,12 @@ class Wrapper:
         named: dict[str, Any] = {
             name: getattr(original, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(original, name)
         }
-        vars(self).update(named, __wrapped__=original, original=original, around=_graph_break(around), on=True)
+        vars(self).update(named, __wrapped__=original, original=original, around=around, on=True)
+        vars(self)["observe"] = _graph_break(around)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # A model that kept the wrapper for itself must not feed a recording that is over.
-        return self.around(self.original, args, kwargs) if self.on else self.original(*args, **kwargs)
+        return self.observe(self.original, args, kwargs) if self.on else self.original(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # A callable object has more to it than its calls.

@@ -27,7 +27,8 @@ class Boundary:
         self.place = place
         # The most particular first: a role without `when` takes what the others leave.
         self.roles = sorted(roles, key=lambda entry: -len(entry[1].when))
-        self._parameters = Parameters(place.value, unbound=place.unbound)
+        whole = place.module if place.key == "forward" else None
+        self._parameters = Parameters(place.value, unbound=place.unbound, module=whole)
         for role, point in roles:
             self._check_names(role, point)
 

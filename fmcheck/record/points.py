@@ -22,13 +22,13 @@ class Parameters:
     Read when first asked for: most calls are read by position, which needs no signature.
     """
 
-    def __init__(self, function: Callable[..., Any], *, unbound: bool = False) -> None:
-        self._function, self._unbound = function, unbound
+    def __init__(self, function: Callable[..., Any], *, unbound: bool = False, module: nn.Module | None = None) -> None:
+        self._function, self._unbound = _signed(function, module), unbound
 
     @cached_property
     def _all(self) -> list[inspect.Parameter]:
         try:
-            found = list(inspect.signature(_signed(self._function)).parameters.values())
+            found = list(inspect.signature(self._function).parameters.values())
         except (TypeError, ValueError):
             return []
         return found[1:] if self._unbound else found
@@ -54,14 +54,13 @@ class Parameters:
         return {p.name: p.default for p in self._all if p.default is not p.empty}
 
 
-def _signed(function: Callable[..., Any]) -> Callable[..., Any]:
+def _signed(function: Callable[..., Any], module: nn.Module | None) -> Callable[..., Any]:
     """What a call is handed on to, where a wrapping module (compiled, parallel) takes whatever comes."""
-    owner = getattr(function, "__self__", None)
-    while isinstance(owner, nn.Module):
-        inner = getattr(owner, "_orig_mod", getattr(owner, "module", None))
+    while module is not None:
+        inner = getattr(module, "_orig_mod", getattr(module, "module", None))
         if not isinstance(inner, nn.Module):
-            return function
-        owner, function = inner, inner.forward
+            break
+        module, function = inner, inner.forward
     return function
 
 

@@ -1,5 +1,8 @@
 """A Subject says what is wrong with a declaration before anything runs."""
 
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +11,11 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
+from fmcheck.session import Session
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import ROLES, Point, Subject
+from fmcheck.subjects import load_subject
+from fmcheck.subjects.tiny import subject as tiny
 
 
 def _subject(**changes: Any) -> Subject:
@@ -97,3 +103,50 @@ def test_changes_are_checked_too() -> None:
     assert subject.but(name="t").annotations == subject.annotations
     with pytest.raises(DeclarationError, match="not divisible by 64"):
         subject.but(spec=FlowSpec(size_multiple=64), case=Case(height=32))
+
+
+def test_a_defect_of_the_tiny_model_by_its_name() -> None:
+    assert load_subject("mutant:uniform_grid").name == "tiny with uniform_grid"
+    with pytest.raises(DeclarationError, match="did you mean 'uniform_grid'"):
+        load_subject("mutant:uniform_gird")
+
+
+@pytest.mark.parametrize("name", ["./mine.py:subject", "my-package:subject", "mine.py"])
+def test_a_file_is_no_module(name: str) -> None:
+    with pytest.raises(DeclarationError, match=r"expected one of tiny or package\.module:attribute"):
+        load_subject(name)
+
+
+def test_the_folder_of_the_configuration_is_importable(tmp_path: Path) -> None:
+    (tmp_path / "in_another_folder.py").write_text("from fmcheck.subjects.tiny import subject\n")
+    assert load_subject("in_another_folder:subject", tmp_path).name == "tiny"
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"velocity": Point("fm_transformers", arguments={"x": "state"})}, "no parameter 'state'; it takes x, log_snr"),
+        ({"encode": Point("autoencoder", when={"func": "encode"})}, "it has no parameter 'func'; did you mean 'fn'"),
+        ({"build": lambda case: None}, "build returned None, expected the model"),
+    ],
+)
+def test_what_the_model_does_not_have_is_said_before_any_run(changes: dict, told: str) -> None:
+    session = Session(tiny.but(**changes))
+    for _ in range(2):
+        with pytest.raises(DeclarationError, match=re.escape(told)):
+            session.run(session.plan.base)
+
+
+def test_a_build_that_fails_is_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def build(case: Case) -> None:
+        tried.append(1)
+        raise RuntimeError("no checkpoint")
+
+    session = Session(tiny.but(build=build))
+    for _ in range(3):
+        with pytest.raises(DeclarationError, match="build raised RuntimeError: no checkpoint"):
+            session.model(tiny.case)
+    assert len(tried) == 1

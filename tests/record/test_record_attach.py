@@ -8,6 +8,7 @@ import pickle
 import sys
 import types
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,3 +255,56 @@ def test_a_function_of_the_standard_library_can_be_wrapped() -> None:
     with attach([(find(None, "json:dumps"), lambda o, a, k: "wrapped")]):
         assert json.dumps([]) == "wrapped"
     assert json.dumps is before
+
+
+def test_a_wrapper_that_somebody_kept_passes_calls_through_afterwards() -> None:
+    seen: list[Any] = []
+    model = SimpleNamespace(step=lambda x: x + 1)
+
+    def around(original: Any, args: Any, kwargs: Any) -> Any:
+        seen.append(args)
+        return original(*args, **kwargs)
+
+    with attach([(find(model, "step"), around)]):
+        kept = model.step
+        assert kept(1) == 2
+    assert kept(2) == 3
+    assert seen == [(1,)]
+
+
+class _Machine:
+    def __init__(self) -> None:
+        self.state = 0
+
+    def __call__(self, x: int) -> int:
+        return x + self.state
+
+    def reset(self, value: int) -> None:
+        self.state = value
+
+
+def test_a_callable_object_keeps_its_attributes_and_methods() -> None:
+    machine = _Machine()
+    model = SimpleNamespace(net=machine)
+    with attach([(find(model, "net"), lambda original, args, kwargs: original(*args, **kwargs))]):
+        model.net.reset(5)
+        assert model.net(1) == 6
+        model.net.state = 7
+        assert model.net.state == 7
+    assert machine.state == 7
+    assert model.net is machine
+
+
+class _Pipeline:
+    def __call__(self, x: int) -> int:
+        return x + 1
+
+
+def test_the_call_of_an_object_is_observed_on_its_class() -> None:
+    seen: list[Any] = []
+    pipeline = _Pipeline()
+    with attach([(find(pipeline, "__call__"), lambda original, args, kwargs: seen.append(args) or original(*args))]):
+        assert pipeline(1) == 2
+    assert seen == [(1,)]
+    assert pipeline(1) == 2
+    assert len(seen) == 1

@@ -468,3 +468,36 @@ def test_switched_off_it_checks_nothing_and_costs_next_to_nothing() -> None:
 
 def test_it_is_a_public_name() -> None:
     assert fmcheck.wrap is wrap
+
+
+class Recursive:
+    """Calls itself: generate in two halves of the batch, decode in tiles."""
+
+    def __init__(self) -> None:
+        self.net = Net()
+
+    def decode(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > 4:
+            return torch.cat([self.decode(part) for part in x.chunk(2, dim=-1)], dim=-1)
+        return x.repeat_interleave(32, -1).repeat_interleave(32, -2)[:, :3]
+
+    def generate(self, prompts: list[str], height: int, width: int) -> Tensor:
+        if len(prompts) > 1:
+            half = len(prompts) // 2
+            parts = [self.generate(part, height, width) for part in (prompts[:half], prompts[half:])]
+            return torch.cat(parts)
+        x = torch.zeros(len(prompts), 32, height // 32, width // 32)
+        return self.decode(self.net(x, torch.zeros(len(x))))
+
+
+def test_a_model_that_calls_itself_is_no_mismatch() -> None:
+    model = Recursive()
+    entry = Point("generate", {"prompts": "prompts"})
+    with wrap(model, velocity="net", decode="decode", entry=entry, spec=FlowSpec()):
+        assert model.generate(["a", "b"], 64, 256).shape == (2, 3, 64, 256)
+        assert model.generate(["a"], 128, 128).shape == (1, 3, 128, 128)
+
+
+def test_wrap_wants_a_subject_and_no_name_of_one() -> None:
+    with pytest.raises(DeclarationError, match="expected a Subject as second argument; found str"):
+        wrap(build(), "tiny")

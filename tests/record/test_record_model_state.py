@@ -134,3 +134,54 @@ def test_pipelines_keep_their_modules_in_attributes_and_tables() -> None:
     state = ModelState(pipeline)
     text.weight.data.zero_()
     assert state.changes() == ["encoders.0.weight changed its values"]
+
+
+class _Slotted:
+    __slots__ = ("engine", "unset")
+
+    def __init__(self, engine: object) -> None:
+        self.engine = engine
+
+
+def test_modules_are_found_in_nested_objects_and_slots() -> None:
+    inner = SimpleNamespace(net=nn.Linear(1, 1), table={str(i): i for i in range(10_000)})
+    assert modules_of(_Slotted(inner)) == {"engine.net": inner.net}
+    loop = SimpleNamespace(net=inner.net)
+    loop.itself = loop
+    assert modules_of(loop) == {"net": inner.net}
+
+
+def test_restoring_keeps_storage_that_is_shared() -> None:
+    model = nn.Linear(2, 2)
+    alias = model.weight.data
+    state, before = ModelState(model), model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    state.restore()
+    assert torch.equal(model.weight, before)
+    assert torch.equal(alias, before)
+    assert alias.data_ptr() == model.weight.data_ptr()
+
+
+def test_gradients_of_a_loss_are_taken_away_again() -> None:
+    model = nn.Linear(2, 1)
+    state = ModelState(model)
+    model(torch.ones(1, 2)).sum().backward()
+    assert model.weight.grad is not None
+    state.restore_gradients()
+    assert model.weight.grad is None
+    assert model.bias.grad is None
+
+
+def test_layers_without_a_shape_yet_are_left_out() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 1))
+    assert ModelState(model).changes() == []
+
+
+def test_two_models_are_found_equal_bit_for_bit() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.load_state_dict(first.state_dict())
+    assert ModelState(first).equals(ModelState(second))
+    with torch.no_grad():
+        second.bias[0] += 1
+    assert not ModelState(first).equals(ModelState(second))

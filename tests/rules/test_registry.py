@@ -60,3 +60,13 @@ def test_codes_and_documentation_are_demanded() -> None:
         rule("FM203", "again")(documented)
     with pytest.raises(InternalError, match="has no docstring"):
         rule("MY001", "bare")(lambda run: [])
+
+
+def test_a_name_selects_as_a_code_does_and_a_choice_of_nothing_is_refused() -> None:
+    assert [rule.code for rule in select_rules(["wrong-guidance"])] == ["FM203"]
+    with pytest.raises(DeclarationError, match="did you mean 'wrong-guidance'"):
+        select_rules(["wrong-guidence"])
+    with pytest.raises(DeclarationError, match="leave no rule"):
+        select_rules(["FM203"], ["FM2"])
+    with pytest.raises(DeclarationError, match="no rule code starts with ''"):
+        select_rules([""])
