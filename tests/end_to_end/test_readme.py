@@ -1,6 +1,7 @@
 """What the README claims, run as written."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -66,8 +67,6 @@ def test_the_pytest_suite_of_the_readme_runs_and_selects(my_project: Path) -> No
 
 
 def _path_with(folder: Path) -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
@@ -82,3 +81,19 @@ def test_counts_are_those_of_the_registries() -> None:
     assert f"with {len(all_rules())} rules" in text
     assert f"plants {len(all_mutants())} deliberate defects" in text
     assert f"and {len(all_variations())} correct variations" in text
+
+
+def test_the_failure_of_the_readme_is_what_the_command_prints() -> None:
+    block = _block("text", "FM203 wrong-guidance")
+    command = re.findall(r"`fmcheck (run mutant:\S+ --select FM203)`", README)[0].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "fmcheck.cli", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert done.returncode == 1
+    # The size of the error is the same everywhere; how much rounding allows depends on the kernels' last digits.
+    stable = [line for line in block.splitlines() if "largest error" not in line]
+    assert [line for line in stable if line not in done.stdout.splitlines()] == []
