@@ -12,7 +12,7 @@ from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.record.attach import Place, find
 from fmcheck.record.model_state import walk
 from fmcheck.record.points import Arguments, Parameters
-from fmcheck.subject import ROLES, Point
+from fmcheck.subject import ENTRIES, ROLES, Point
 from fmcheck.tensors import Mismatch, Scope
 
 __all__ = ["Boundary", "boundaries", "inputs_of", "is_preview", "iterate", "mismatches"]
@@ -33,10 +33,13 @@ class Boundary:
             self._check_names(role, point)
 
     def _check_names(self, role: str, point: Point) -> None:
+        names = [name for name in (*point.arguments.values(), *point.when) if isinstance(name, str)]
+        # An entry's arguments may name parameters that only some pipelines have. And a signature is slow to read.
+        if not names or role in ENTRIES or self._parameters.open_ended:
+            return
         known = [*self._parameters.positional, *self._parameters.keywords]
-        names = [*point.arguments.values(), *point.when] if ROLES[role] else point.when
-        for name in names if not self._parameters.open_ended else ():
-            if isinstance(name, str) and name not in known:
+        for name in names:
+            if name not in known:
                 raise DeclarationError(
                     f"observation point {point.path!r} ({role}): it has no parameter {name!r}"
                     f"{did_you_mean(name, known)}; it takes {', '.join(dict.fromkeys(known))}"

@@ -95,8 +95,9 @@ class ModelState:
         found = [f"{name} appeared" for name in now if name not in self._copies]
         found += [f"{name} disappeared" for name in self._copies if name not in now]
         for name, before in self._copies.items():
-            if name in now:
-                found += self._tensor_changes(name, before, now[name])
+            tensor = now.get(name)
+            if tensor is not None and not (tensor.requires_grad == self._flags[name] and _equal(tensor, before)):
+                found += self._tensor_changes(name, before, tensor)
         switched = [n or "the model" for n, module in modules if module.training != self._modes.get(n, module.training)]
         if switched:
             found.append(f"train/eval mode changed: {', '.join(switched[:3])} ({len(switched)} modules)")
@@ -178,6 +179,11 @@ def _keys(hooks: tuple[dict[int, Any], ...] | None) -> list[list[int]]:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """The usual case, in as few steps as possible: every weight is looked at after every run."""
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

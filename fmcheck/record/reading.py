@@ -32,7 +32,7 @@ class Move(Memo):
 
     `stage` counts the solver's stages within `step`; the move that `closes` it has fraction 1. `parts` are the
     evaluations that move the state, averaged where there are several. `last` is the move that ends the loop, `origin`
-    the state that the loop started at;
+    the elementwise size of the state that the loop started at;
     `unscaled_from` is the dtype of the latent from which its end had to be recovered through scale and shift.
     """
 
@@ -166,6 +166,11 @@ class Reading:
         return self.evaluations[0].x_cond
 
     @cached_property
+    def initial_size(self) -> Tensor:
+        """`|initial|`, elementwise, in float64."""
+        return self.initial.double().abs()
+
+    @cached_property
     def final(self) -> Tensor | None:
         """The state that left the loop, read where it enters the autoencoder; None when that cannot be seen."""
         seen = self.terminal_input
@@ -246,8 +251,8 @@ class Reading:
         def move(stage: int, end: Tensor, parts: tuple[Evaluation, ...], fraction: float, closing: bool) -> Move:
             ends = closing and last
             source = self.unscaled_from if ends else None
-            spec, weight = self.spec, self.weight
-            return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, spec, weight, self.initial, source)
+            known = (self.spec, self.weight, self.initial_size, source)
+            return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, *known)
 
         if len(stages) == 1:
             return [] if following is None else [move(0, following, (first,), 1.0, True)]

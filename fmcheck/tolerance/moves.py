@@ -107,7 +107,7 @@ def _state_bound(move: Move) -> Tensor:
     if move.spec.prediction in ("x1", "x0"):
         start = 4 * start
     smallest = max(torch.finfo(tensor.dtype).smallest_normal for tensor in (move.start, move.end))
-    bound = torch.add(start, end, alpha=3).add_(move.origin.double().abs()).add_(smallest).mul_(u)
+    bound = torch.add(start, end, alpha=3).add_(move.origin).add_(smallest).mul_(u)
     if move.unscaled_from is None:
         return bound
     return bound + unscale_bound(move.end.double(), move.spec, move.unscaled_from)

@@ -103,7 +103,7 @@ def move_of(cond: torch.Tensor, uncond: torch.Tensor | None, dt: float, weight: 
         torch.float32,
         torch.float32,
     )
-    return Move(0, 0, start, start + dt * v, (part,), 1.0, True, False, spec, weight, start)
+    return Move(0, 0, start, start + dt * v, (part,), 1.0, True, False, spec, weight, start.double().abs())
 
 
 SHAPE = (2, 3, 4, 5)
@@ -148,7 +148,9 @@ def test_equal_and_zero_velocities() -> None:
 def test_an_average_that_cancels_keeps_the_rounding_of_its_terms() -> None:
     move = move_of(random(1), None, 0.25, 0.0)
     other = Evaluation([1], torch.ones(2), move.start, None, -move.cond, None, torch.float32, torch.float32)
-    both = Move(0, 1, move.start, move.start, (*move.parts, other), 1.0, True, False, FlowSpec(), 0.0, move.start)
+    both = Move(
+        0, 1, move.start, move.start, (*move.parts, other), 1.0, True, False, FlowSpec(), 0.0, move.start.double().abs()
+    )
     assert not bool(both.cond.any())
     of_state = move_bound(both, 0.0, 0.0)
     assert bool((move_bound(both, 1.0, 0.0) >= of_state + 7 * unit_roundoff(torch.float32) * move.cond.abs()).all())
