@@ -47,8 +47,8 @@ def limited_guidance(runs: Mapping[str, Run]) -> Iterator[Check]:
     with it the negative prompt's opposite, a scale that is clamped to [0, 1] or cast to an integer on the way.
 
     Checked: the weight that the loop really used, solved from the change of the state as in FM203, at a negative
-    weight, at one below 1 and at one above 19. A pipeline that raises is right too. Scales that the spec calls off
-    (`guidance_from`) are not asked for.
+    weight, at one below 1 and at one above 19. A pipeline that raises is right too; one that makes no unconditional
+    velocity at a negative weight is a warning. Scales that the spec calls off (`guidance_from`) are not asked for.
 
     Fix: use the scale as it is, or raise; where small scales mean "off", declare `guidance_from`. Source: arXiv
     2207.12598, eq. 6; property A of the collected defects.
@@ -62,6 +62,8 @@ def limited_guidance(runs: Mapping[str, Run]) -> Iterator[Check]:
                     False,
                     f"guidance scale {run.case.guidance_scale:g} asked for, but no unconditional velocity evaluated",
                     where=f"run {run.name}, {by_step(run, move.step)}",
+                    # Many code bases switch guidance off below the neutral scale, and only forget to say so.
+                    severity="warning" if run.reading.weight < 0 else "error",
                     diagnosis="the scale is taken for one that means off; declare guidance_from if it does",
                 )
             elif weight_is_readable(run, move):

@@ -1,5 +1,6 @@
 """Rules that look where no default leads: extreme scales, new objects, single rows' times, the call after a fault."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from fmcheck.plan import Plan
 from fmcheck.session import Session
 from tests.rules.loops import Pipeline, caught, clean, loop_subject, silent
 from tests.rules.loops import judge as judge_loop
-from tests.rules.toy import CASE, TextEncoder, Toy, Velocity, judge, toy_subject
+from tests.rules.toy import CASE, SPEC, TextEncoder, Toy, Velocity, judge, toy_subject
 
 # FM207.
 
@@ -48,6 +49,19 @@ class RefusesAll(Guarded):
 @pytest.mark.parametrize(("model", "told"), [(Capped, "u + 11 (c - u)"), (NegativeIsOff, "u + 1 (c - u)")])
 def test_a_scale_that_is_quietly_another_one_is_found(model: type[Toy], told: str) -> None:
     caught(judge("FM207", model), told)
+
+
+def test_guidance_that_is_off_below_the_neutral_scale_is_a_warning_until_it_is_declared() -> None:
+    class OffBelow(Toy):
+        def velocity_at(self, x: Tensor, t: Tensor, scale: float) -> Tensor:
+            if scale > 0:
+                return super().velocity_at(x, t, scale)
+            return self.velocity(x, self.log_snr(t, len(x)), self.null(len(x), len(x)))
+
+    outcome = judge("FM207", OffBelow)
+    assert (outcome.status, {f.severity for f in outcome.findings}) == ("passed", {"warning"})
+    assert "declare guidance_from" in str(outcome.findings[0])
+    clean(judge("FM207", OffBelow, spec=replace(SPEC, guidance_from=0.0)))
 
 
 def test_every_scale_by_the_formula_or_a_refusal_is_right() -> None:
