@@ -107,10 +107,12 @@ def _repeats(base: Run, again: Run) -> Iterator[Check]:
         if not same:
             break
     else:
-        draws = [[(draw.source, draw.where) for draw in run.trace.draws] for run in (base, again)]
+        # Which generators, and not where: a cache of prompts rightly leaves out calls that stood between the draws.
+        first_drawn, then_drawn = (sorted({draw.source for draw in run.trace.draws}) for run in (base, again))
         yield exact(
-            draws[0] == draws[1],
-            f"{len(draws[0])} draws the first time and {len(draws[1])} the second, although the pictures are the same",
+            first_drawn == then_drawn,
+            f"drawn from {', '.join(first_drawn) or 'nothing'} the first time and from "
+            f"{', '.join(then_drawn) or 'nothing'} the second, although the pictures are the same",
             where=where,
             diagnosis="noise is kept from the first call, so that a generator which has moved on is ignored",
         )

@@ -95,6 +95,38 @@ class AfterFault(Toy):
         return factor * v
 
 
+class CachesPrompts(Toy):
+    """A right cache: features of prompts are kept, and noise is drawn anew."""
+
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, scale: float, *rest: Any, **more: Any) -> Tensor:
+        kept = self.__dict__.setdefault("kept", {})
+        encode, generator = self.text_encoder.forward, more["generator"]
+
+        def cached(ids: Tensor, mask: Tensor, _: Any) -> Tensor:
+            key = str(ids.tolist()), str(mask.tolist())
+            if key not in kept:
+                kept[key] = encode(ids, mask, torch.Generator().manual_seed(1))
+            return kept[key] + 0.1 * torch.randn(kept[key].shape, generator=generator)
+
+        self.text_encoder.forward = cached
+        try:
+            return super().generate(input_ids, attention_mask, scale, *rest, **more)
+        finally:
+            self.text_encoder.forward = encode
+
+
+class CachesNoise(Toy):
+    """Text latents are kept by prompt and seed, noise and all."""
+
+    def generate(self, input_ids: Tensor, *rest: Any, generator: torch.Generator, **more: Any) -> Tensor:
+        kept = self.__dict__.setdefault("kept", {})
+        key = str(input_ids.tolist()), str(more), generator.initial_seed()
+        if key not in kept:
+            kept[key] = super().generate(input_ids, *rest, generator=generator, **more)
+            return kept[key]
+        return super().generate(input_ids, *rest, generator=torch.Generator().manual_seed(key[2]), **more)
+
+
 class OneBuffer(Toy):
     """Pictures are returned in one buffer a shape."""
 
@@ -115,6 +147,11 @@ def test_what_an_exception_leaves_behind_shows_in_the_next_call() -> None:
     outcome = judge("FM711", AfterFault)
     caught(outcome, "differs on the second call")
     assert {finding.where.split(",")[0] for finding in outcome.findings} == {"run after-fault"}
+
+
+def test_noise_that_is_kept_by_its_seed_and_prompts_that_are_rightly_kept() -> None:
+    caught(judge("FM711", CachesNoise), "drawn from caller the first time and from nothing the second")
+    clean(judge("FM711", CachesPrompts))
 
 
 def test_pictures_that_a_later_call_overwrites() -> None:
