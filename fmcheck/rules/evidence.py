@@ -11,9 +11,10 @@ from fmcheck.errors import NotInformative
 from fmcheck.plan import Run
 from fmcheck.record.reading import Move
 from fmcheck.rules.registry import Check, Severity
-from fmcheck.tensors import all_finite
+from fmcheck.tensors import all_finite, describe
 
 __all__ = [
+    "apart",
     "bitwise",
     "by_step",
     "exact",
@@ -92,6 +93,13 @@ def bitwise(a: Tensor, b: Tensor) -> bool:
     # Filled with zeros on both sides only where both are NaN, so that NaN differs from every number.
     nan = a.isnan()
     return torch.equal(nan, b.isnan()) and torch.equal(a.masked_fill(nan, 0), b.masked_fill(nan, 0))
+
+
+def apart(a: Tensor, b: Tensor) -> str:
+    """How two tensors that should agree bit for bit differ."""
+    if a.shape != b.shape or a.dtype != b.dtype or not a.numel():
+        return f"{describe(a)} against {describe(b)}"
+    return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"
 
 
 def nearest_explanation(observed: float, mistakes: Iterable[tuple[float, str]], allowed: float) -> str | None:

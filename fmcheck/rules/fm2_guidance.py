@@ -9,9 +9,17 @@ from torch import Tensor
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
-from fmcheck.rules.evidence import bitwise, by_step, exact, nearest_explanation, require, require_finite_move, within
+from fmcheck.rules.evidence import (
+    apart,
+    bitwise,
+    by_step,
+    exact,
+    nearest_explanation,
+    require,
+    require_finite_move,
+    within,
+)
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tensors import describe
 from fmcheck.tolerance import EXPLAINED, fit_bound, fit_errors
 
 
@@ -271,9 +279,3 @@ def guidance_not_off(run: Run) -> Iterator[Check]:
             f"u + {1 + observed.weight:.6g} (c - u)",
             where=where,
         )
-
-
-def apart(a: Tensor, b: Tensor) -> str:
-    if a.shape != b.shape:
-        return f"{describe(a)} against {describe(b)}"
-    return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import bitwise, by_step, exact, require
-from fmcheck.rules.fm2_guidance import apart, scales, weight_check, weight_is_readable
+from fmcheck.rules.evidence import apart, bitwise, by_step, exact, require
+from fmcheck.rules.fm2_guidance import scales, weight_check, weight_is_readable
 from fmcheck.rules.registry import Check, rule
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.points import find_output
-from fmcheck.rules.evidence import bitwise, exact, require
+from fmcheck.rules.evidence import apart, bitwise, exact, require
 from fmcheck.rules.registry import Check, rule
 from fmcheck.subject import ENTRIES
 
@@ -103,7 +103,7 @@ def _repeats(base: Run, again: Run) -> Iterator[Check]:
     )
     for name, before, after, cause in _pairs(base, again):
         same = bitwise(before, after)
-        yield exact(same, f"{name} differs on the second call; {_apart(before, after)}", where=where, diagnosis=cause)
+        yield exact(same, f"{name} differs on the second call; {apart(before, after)}", where=where, diagnosis=cause)
         if not same:
             break
     else:
@@ -149,7 +149,7 @@ def depends_on_history(runs: Mapping[str, Run]) -> Iterator[Check]:
             yield exact(
                 same,
                 f"{part} at {used.case.height}x{used.case.width} is another one on a new model object; "
-                f"{_apart(before, after)}",
+                f"{apart(before, after)}",
                 where=f"runs {used.name} and {fresh.name}",
                 diagnosis=f"{cause}; a cache that another size has filled?",
             )
@@ -169,12 +169,6 @@ def _pairs(base: Run, again: Run) -> Iterator[tuple[str, Tensor, Tensor, str]]:
         if one.output is not None and other.output is not None:
             yield f"the output of {one.name}", one.output, other.output, "the network keeps something from call to call"
     yield "the result", base.result, again.result, "what follows the loop keeps something from call to call"
-
-
-def _apart(a: Tensor, b: Tensor) -> str:
-    if a.shape != b.shape or a.dtype != b.dtype or not a.numel():
-        return f"{a.dtype} {list(a.shape)} against {b.dtype} {list(b.shape)}"
-    return f"largest difference {float((a.double() - b.double()).abs().max()):.3g}, allowed 0 (bitwise)"
 
 
 @rule("FM713", "process-changed", kinds=ENTRIES)
