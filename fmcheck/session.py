@@ -13,9 +13,11 @@ from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
 from fmcheck.outcome import Evidence, Expected, Outcome
 from fmcheck.plan import Plan, Run, Wish
+from fmcheck.record.boundary import boundaries
 from fmcheck.record.disturb import change_output
-from fmcheck.record.recorder import places, record
-from fmcheck.record.watch import ModelState, global_random_state, modules_of
+from fmcheck.record.model_state import ModelState, modules_of
+from fmcheck.record.recorder import record
+from fmcheck.record.watch import global_random_state
 from fmcheck.rules import Check, Rule
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
@@ -76,7 +78,7 @@ class Session:
 
     def _made(self, case: Case, *, fresh: bool) -> tuple[Any, ModelState]:
         model = _build(self.subject, case)
-        places(model, self.subject)
+        boundaries(model, self.subject.points)
         _check_finite(self.subject.name, model)
         made = model, ModelState(model)
         if fresh:

@@ -81,7 +81,7 @@ class Grouping:
     @cached_property
     def in_parts(self) -> bool:
         """Whether a part of the prompts goes through all steps before the next part."""
-        return bool(self._loops())
+        return bool(self._loops)
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
@@ -90,7 +90,7 @@ class Grouping:
         Raises:
             NotInformative: they do not, or a call has no readable state, velocity or time.
         """
-        one_after_the_other = self._loops()
+        one_after_the_other = self._loops
         if one_after_the_other:
             return [_joined(parts) for parts in zip(*(loop.evaluations for loop in one_after_the_other), strict=True)]
         calls = self._calls
@@ -111,6 +111,7 @@ class Grouping:
             raise NotInformative(self._unreadable(calls[-1]))
         return found
 
+    @cached_property
     def _loops(self) -> list["Grouping"]:
         """The loops of a sampler that takes a part of the prompts through all its steps before the next part.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
-from fmcheck.record.attach import Place, attach, find
+from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
 from fmcheck.record.model_state import ModelState, changed_inputs
@@ -34,17 +34,7 @@ from fmcheck.record.watch import (
 from fmcheck.subject import ENTRIES, ROLES, Point, Request, Subject
 from fmcheck.tensors import Scope, checks_enabled
 
-__all__ = ["Observer", "places", "record"]
-
-
-def places(model: Any, subject: Subject) -> dict[str, Place]:
-    """Where every declared observation point hangs.
-
-    Raises:
-        DeclarationError: a path does not exist on the model, or two roles at one place cannot be told apart.
-    """
-    boundaries(model, subject.points)
-    return {role: find(model, point.path) for role, point in subject.points.items()}
+__all__ = ["Observer", "record"]
 
 
 class Observer:

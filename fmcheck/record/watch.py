@@ -16,14 +16,9 @@ from torch.nn.modules.module import (
 )
 from torch.nn.parameter import is_lazy
 
-from fmcheck.record.model_state import ModelState, changed_inputs, modules_of
-
 __all__ = [
     "Births",
-    "ModelState",
     "RandomWatch",
-    "changed_inputs",
-    "modules_of",
     "device_generators",
     "global_random_state",
     "restore_settings",

@@ -17,6 +17,7 @@ __all__ = [
     "apart",
     "bitwise",
     "by_step",
+    "ever_moves",
     "exact",
     "given",
     "nearest_explanation",
@@ -44,6 +45,12 @@ def given(value: T | None, reason: str) -> T:
     if value is None:
         raise NotInformative(reason)
     return value
+
+
+def ever_moves(run: Run) -> bool:
+    """Whether the network ever returned a velocity that is not zero; a zero-initialised output layer does not."""
+    outputs = (call.output for call in run.trace.of("velocity"))
+    return any(bool(output.any()) for output in outputs if output is not None)
 
 
 _NOT_FINITE = "NaN or infinity in the recorded tensors (see FM109)"

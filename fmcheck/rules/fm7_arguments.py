@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import bitwise, exact, require, require_finite
+from fmcheck.rules.evidence import bitwise, ever_moves, exact, require, require_finite
 from fmcheck.rules.registry import Check, rule
 
 
@@ -67,8 +67,7 @@ def dead_argument(runs: Mapping[str, Run]) -> Iterator[Check]:
     base = runs["base"]
     require_finite(base.result)
     others = alternatives(base)
-    outputs = [call.output for call in base.trace.of("velocity") if call.output is not None]
-    require(any(bool(v.any()) for v in outputs), "every velocity is zero (zero-initialised output layer?)")
+    require(ever_moves(base), "every velocity is zero (zero-initialised output layer?)")
     for name, other in others.items():
         if other is None:
             yield exact(True, f"argument {name!r} was not tested", severity="note")

@@ -9,8 +9,8 @@ import torch
 from fmcheck.case import Case
 from fmcheck.outcome import Evidence
 from fmcheck.plan import Run, Wish
+from fmcheck.record.model_state import ModelState
 from fmcheck.record.recorder import record
-from fmcheck.record.watch import ModelState
 from fmcheck.rules import all_rules
 from fmcheck.run import Session, check
 from fmcheck.subject import Request
