@@ -7,13 +7,15 @@ import platform
 import sys
 import textwrap
 import traceback
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
 from fmcheck import __version__
+from fmcheck.cli_exp import exp_app
+from fmcheck.cli_formats import Codes, Format, TableFormat, codes
+from fmcheck.cli_fuzz import fuzz
 from fmcheck.errors import DeclarationError
 
 __all__ = ["app", "main"]
@@ -30,27 +32,6 @@ app = typer.Typer(
 
 
 _FRAMES = 8
-
-
-class Format(StrEnum):
-    """How a report is written."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-
-
-class TableFormat(StrEnum):
-    """How a table is written."""
-
-    text = "text"
-    json = "json"
-
-
-def _codes(values: list[str] | None) -> list[str]:
-    """`["A,B", "C"]` as `["A", "B", "C"]`; an empty value stays, to be refused as one that names no rule."""
-    found = [code.strip() for value in values or [] for code in value.split(",")]
-    return [code for code in found if code] or found[:1]
 
 
 def _show_version(wanted: bool) -> None:
@@ -72,9 +53,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-Codes = Annotated[list[str] | None, typer.Option(metavar="CODES", help="Codes or prefixes, as FM2,FM305; repeatable.")]
 
 
 @app.command()
@@ -103,8 +81,8 @@ def run(
     with commands.contained():
         gate = prepare(
             subject,
-            select=_codes(select),
-            ignore=_codes(ignore),
+            select=codes(select),
+            ignore=codes(ignore),
             device=device,
             dtype=dtype,
             seed=seed,
@@ -145,6 +123,10 @@ def mutants(
         command.list_all()
         return
     raise typer.Exit(command.prove(names or [], full=full))
+
+
+app.command()(fuzz)
+app.add_typer(exp_app, name="exp")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """One session per subject: every wished run is made once, and rules are judged over the runs they share."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,13 @@ from fmcheck.rules import Check, Rule
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
 
-__all__ = ["Session"]
+__all__ = ["Models", "Session"]
 
 # More than one, so that an off-by-one does not hide; few, so that short token limits are kept.
 _EXTRA_PADDING = 3
+
+# By device, dtype, and whether it is the second one: the model and its state as found, or why there is none.
+Models = dict[tuple[str, str, bool], tuple[Any, ModelState] | DeclarationError]
 
 
 class Session:
@@ -34,6 +37,7 @@ class Session:
     Args:
         device, dtype, seed: replace those of the subject's native case.
         on_run: called with the name of every run before it is made, for progress displays.
+        models: where built models are kept, for sessions that share them; by default each session builds its own.
     """
 
     def __init__(
@@ -44,13 +48,14 @@ class Session:
         dtype: str | None = None,
         seed: int | None = None,
         on_run: Callable[[str], None] | None = None,
+        models: "Models | None" = None,
     ) -> None:
         changes = {"device": device, "dtype": dtype, "seed": seed}
         native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
         _check_available(native, subject)
         self.subject = subject.but(case=native)
         self.plan = Plan(self.subject)
-        self._models: dict[tuple[str, str, bool], tuple[Any, ModelState] | DeclarationError] = {}
+        self.models: Models = {} if models is None else models
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
         self._wanted: dict[str, list[str]] = {}
         self._on_run = on_run or (lambda _: None)
@@ -65,13 +70,13 @@ class Session:
             NotInformative: `build` makes no second model like the first.
         """
         key = (case.device, case.dtype, fresh)
-        if key not in self._models:
+        if key not in self.models:
             try:
-                self._models[key] = self._made(case, fresh=fresh)
+                self.models[key] = self._made(case, fresh=fresh)
             except DeclarationError as error:
                 # A build that failed is not tried again by every rule of a test suite.
-                self._models[key] = error
-        made = self._models[key]
+                self.models[key] = error
+        made = self.models[key]
         if isinstance(made, DeclarationError):
             raise made.with_traceback(None)
         return made
@@ -110,6 +115,15 @@ class Session:
             return made
         raise made.with_traceback(None)
 
+    def forget(self) -> None:
+        """Let go of every run. Tracebacks of exceptions hold whole recordings, and cycles them."""
+        for made in self._runs.values():
+            errors = [made.trace.error, *(call.error for call in made.trace.calls)] if isinstance(made, Run) else [made]
+            for error in errors:
+                if error is not None:
+                    error.__traceback__ = None
+        self._runs.clear()
+
     def _record(self, wish: Wish) -> Any:
         model, baseline = self.model(wish.case, fresh=wish.fresh)
         disturbances = wish.disturbances
@@ -146,14 +160,24 @@ class Session:
             )
         return {k: v.to(wish.case.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
 
-    def judge(self, rule: Rule, expected: Expected | None = None) -> Outcome:
-        """Judge one rule: make the runs it needs, collect its evidence, name the outcome."""
+    def judge(
+        self,
+        rule: Rule,
+        expected: Expected | None = None,
+        *,
+        over: Sequence[Wish] | Mapping[str, Wish] | None = None,
+    ) -> Outcome:
+        """Judge one rule: make the runs it needs, collect its evidence, name the outcome.
+
+        Args:
+            over: judge these runs instead of those of the plan: a sequence for a trace rule, by name for a relation.
+        """
         started = time.perf_counter()
         missing = self._missing(rule)
         if missing:
             return Outcome(rule=rule, status="skipped", reason=missing)
         evidence = Evidence()
-        for run, case, judge in self._judgements(rule):
+        for run, case, judge in self._judgements(rule, over):
             evidence.collect(rule, run, case, judge)
         return evidence.outcome(rule, expected, time.perf_counter() - started)
 
@@ -165,12 +189,15 @@ class Session:
             return "jaxtyping's runtime checks are switched off (JAXTYPING_DISABLE)"
         return ""
 
-    def _judgements(self, rule: Rule) -> Iterator[tuple[str, Case | None, Callable[[], Iterable[Check]]]]:
-        if rule.wishes is not None:
-            yield "", None, partial(self._relation, rule)
+    def _judgements(
+        self, rule: Rule, over: Sequence[Wish] | Mapping[str, Wish] | None
+    ) -> Iterator[tuple[str, Case | None, Callable[[], Iterable[Check]]]]:
+        if isinstance(over, Mapping) or rule.wishes is not None:
+            yield "", None, partial(self._relation, rule, over)
         else:
-            for wish in self._plain(rule):
-                yield wish.name, wish.case, partial(self._single, rule, wish)
+            for wish in self._plain(rule) if over is None else over:
+                if wish.kind in rule.kinds:
+                    yield wish.name, wish.case, partial(self._single, rule, wish)
 
     def _plain(self, rule: Rule) -> Iterable[Wish]:
         wishes = list(self.plan.plain) if "generate" in rule.kinds else []
@@ -184,8 +211,8 @@ class Session:
             raise NotInformative(f"run {run.name!r}: {run.failure}")
         return rule.function(run)
 
-    def _relation(self, rule: Rule) -> Iterable[Check]:
-        wishes = rule.wishes(self.plan) if rule.wishes else {}
+    def _relation(self, rule: Rule, over: Sequence[Wish] | Mapping[str, Wish] | None) -> Iterable[Check]:
+        wishes = over if isinstance(over, Mapping) else rule.wishes(self.plan) if rule.wishes else {}
         runs = {name: self.run(wish, rule.code) for name, wish in wishes.items()}
         if rule.follow_up is not None:
             later = rule.follow_up(self.plan, runs)

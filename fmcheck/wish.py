@@ -12,11 +12,10 @@ from fmcheck.record.disturb import Disturbance
 from fmcheck.record.memo import Memo
 from fmcheck.record.reading import Reading
 from fmcheck.record.trace import Trace
+from fmcheck.scenario import Tokens
 from fmcheck.subject import Subject
 
 __all__ = ["Run", "Wish"]
-
-Tokens = Literal["plain", "padded", "masked"]
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,13 @@ class Mutant:
         name: names the defect.
         caught_by: code of the rule that must catch it.
         change: gets the clean subject of the tiny model and returns the broken one.
+        odd: whether no run of the standard plan shows it, so that only a fuzz campaign can find it.
     """
 
     name: str
     caught_by: str
     change: Callable[[Subject], Subject]
+    odd: bool = False
 
     @property
     def summary(self) -> str:
@@ -58,7 +60,7 @@ _MUTANTS: dict[str, Mutant] = {}
 _VARIATIONS: dict[str, Variation] = {}
 
 
-def mutant(caught_by: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+def mutant(caught_by: str, *, odd: bool = False) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Register a function that breaks a freshly built tiny model in place as a mutant of its own name."""
 
     def register(breaks: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -71,7 +73,7 @@ def mutant(caught_by: str) -> Callable[[Callable[[Any], None]], Callable[[Any], 
             return subject.but(name=f"tiny with {breaks.__name__}", build=build)
 
         change.__doc__ = breaks.__doc__
-        _add(_MUTANTS, Mutant(breaks.__name__, caught_by, change))
+        _add(_MUTANTS, Mutant(breaks.__name__, caught_by, change, odd))
         return breaks
 
     return register
@@ -105,9 +107,9 @@ def _add(known: dict[str, Any], entry: Any) -> None:
     known[entry.name] = entry
 
 
-def all_mutants() -> list[Mutant]:
-    """Every mutant, in the order of its registration: the development log's first."""
-    return list(_MUTANTS.values())
+def all_mutants(*, odd: bool | None = False) -> list[Mutant]:
+    """The mutants that the standard plan shows (or the odd ones, or with None both), the development log's first."""
+    return [entry for entry in _MUTANTS.values() if odd is None or entry.odd == odd]
 
 
 def all_variations() -> list[Variation]:

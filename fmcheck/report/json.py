@@ -11,7 +11,7 @@ from fmcheck.report.context import Context, versions
 from fmcheck.report.verdict import Verdict
 from fmcheck.rules import Rule
 
-__all__ = ["SCHEMA", "report_json", "rules_json"]
+__all__ = ["SCHEMA", "finite", "report_json", "rules_json"]
 
 # Raised when a field changes its meaning or goes; new fields do not raise it.
 SCHEMA = 1
@@ -35,7 +35,7 @@ def report_json(report: Report, verdict: Verdict, context: Context) -> str:
         "generate_seconds": report.generate_seconds,
         "seconds": report.seconds,
     }
-    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def rules_json(rules: list[Rule]) -> str:
@@ -83,12 +83,13 @@ def _run(name: str, codes: tuple[str, ...], context: Context) -> dict[str, Any]:
     return {"name": name, "case": case.as_table() if case else None, "wanted_by": list(codes)}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with NaN and infinity as strings."""
     # json writes bare NaN and Infinity, which no strict parser accepts.
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

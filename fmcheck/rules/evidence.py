@@ -17,6 +17,7 @@ __all__ = [
     "apart",
     "bitwise",
     "by_step",
+    "ends_alike",
     "ever_moves",
     "exact",
     "given",
@@ -100,6 +101,17 @@ def bitwise(a: Tensor, b: Tensor) -> bool:
     # Filled with zeros on both sides only where both are NaN, so that NaN differs from every number.
     nan = a.isnan()
     return torch.equal(nan, b.isnan()) and torch.equal(a.masked_fill(nan, 0), b.masked_fill(nan, 0))
+
+
+def ends_alike(one: Run, other: Run) -> bool:
+    """Whether two runs come to the same end, bit for bit: the same pictures, of the same state where it can be seen.
+
+    Pictures alone can be the same because every pixel is saturated, at a guidance scale of 1e5 for instance.
+    """
+    if not bitwise(one.result, other.result):
+        return False
+    ends = [None if run.reading.unreadable else run.reading.final for run in (one, other)]
+    return ends[0] is None or ends[1] is None or bitwise(ends[0], ends[1])
 
 
 def apart(a: Tensor, b: Tensor) -> str:

@@ -13,6 +13,7 @@ from fmcheck.rules.evidence import (
     apart,
     bitwise,
     by_step,
+    ends_alike,
     exact,
     nearest_explanation,
     require,
@@ -224,7 +225,7 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
         )
     for name in ("unguided", "other"):
         yield exact(
-            not bitwise(base.result, runs[name].result),
+            not ends_alike(base, runs[name]),
             f"guidance scales {base.case.guidance_scale:g} and {runs[name].case.guidance_scale:g} give the same images",
             where=f"runs base and {runs[name].name}",
             diagnosis="the scale does not reach the loop",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import bitwise, by_step, exact, require, within
+from fmcheck.rules.evidence import by_step, ends_alike, exact, require, within
 from fmcheck.rules.fm3_explain import explain_argument, explain_count, explain_grid, explain_point
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tolerance import fit_bound, fit_errors, step_bound, time_bound
@@ -354,7 +354,7 @@ def steps_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     base, more = runs["base"], runs["more"]
     if any(bool(e.v_cond.any()) for e in base.reading.evaluations):
         yield exact(
-            not bitwise(base.result, more.result),
+            not ends_alike(base, more),
             f"{base.case.num_steps} and {more.case.num_steps} steps give the same images",
         )
 

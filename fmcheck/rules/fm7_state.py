@@ -142,7 +142,7 @@ def depends_on_history(runs: Mapping[str, Run]) -> Iterator[Check]:
     Fix: key a cache by everything that its content depends on. Source: value searched where two entries are equal,
     huggingface/diffusers issue 5746; property J of the collected defects.
     """
-    for name in ("wide", "base"):
+    for name in [name.removeprefix("fresh ") for name in runs if name.startswith("fresh ")]:
         used, fresh = runs[name], runs[f"fresh {name}"]
         for part, before, after, cause in _pairs(fresh, used):
             same = bitwise(before, after)

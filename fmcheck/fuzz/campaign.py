@@ -1,0 +1,279 @@
+"""A campaign: search the scenarios of a subject, and shrink what is found, for every rule by itself.
+
+Hypothesis draws, replays and shrinks through its public `find`. Every rule has a condition and a database key of its
+own, so that each one's failure is a bug by itself: a search stops at a scenario that breaks a rule not yet known to be
+broken, its example is saved for every such rule, each is shrunk, and the search goes on for the others.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from hypothesis import Phase, find, settings
+from hypothesis.database import ExampleDatabase, InMemoryExampleDatabase
+from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy
+
+from fmcheck.errors import DeclarationError
+from fmcheck.fuzz.coverage import Coverage
+from fmcheck.fuzz.executor import Executor
+from fmcheck.fuzz.judging import Judging, OutOfTime
+from fmcheck.fuzz.polish import polished
+from fmcheck.fuzz.store import Store
+from fmcheck.outcome import Finding
+from fmcheck.scenario import Scenario
+from fmcheck.subject import Subject
+from fmcheck.values import is_count, is_finite_number
+
+__all__ = ["Campaign", "Find", "FuzzReport", "Limits"]
+
+# Hypothesis mutates what it has drawn, by copying parts of it, as soon as ten examples were valid. Here that would
+# make axes equal (most of them 1) far more often than the strategies mean to; shorter searches never get there.
+_ROUND = 9
+_SHRINKS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a campaign goes.
+
+    Attributes:
+        examples, seconds: it ends at the first of the two that is reached; one may be None.
+        shrink_seconds: for the shrinking of one rule's failure.
+        seed: of the search; equal seeds draw equal scenarios.
+        strict: whether warnings count as failures.
+
+    Raises:
+        DeclarationError: no end at all, a number below 1, a seed that is no integer from 0.
+    """
+
+    examples: int | None = 200
+    seconds: float | None = None
+    shrink_seconds: float = 60.0
+    seed: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.examples is None and self.seconds is None:
+            raise DeclarationError("fuzz: expected a number of examples, a time, or both; found neither")
+        if self.examples is not None and not is_count(self.examples):
+            raise DeclarationError(f"fuzz: examples: expected a positive integer; found {self.examples!r}")
+        for name in ("seconds", "shrink_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (is_finite_number(value) and value > 0):
+                raise DeclarationError(f"fuzz: {name}: expected a number above 0; found {value!r}")
+        if self.seed != 0 and not is_count(self.seed):
+            raise DeclarationError(f"fuzz: seed: expected an integer from 0; found {self.seed!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Find:
+    """A rule that a campaign found broken.
+
+    Attributes:
+        code: of the rule, or CRASH, HANG, MEMORY.
+        scenario: the smallest one known that breaks it.
+        findings: the rule's findings there.
+        first: the scenario that broke it first.
+        example: how many scenarios had been run by then; 0 when it was replayed from the database.
+        shrunk: whether shrinking came to its end, so that no single thing in the scenario can be simpler.
+    """
+
+    code: str
+    scenario: Scenario
+    findings: tuple[Finding, ...]
+    first: Scenario
+    example: int
+    shrunk: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuzzReport:
+    """What a campaign found, and what it looked at.
+
+    Attributes:
+        examples: scenarios that were searched; shrinking runs further ones, counted in `runs` only.
+        runs: scenarios that were run in all.
+        refused: reasons for which the subject took no such scenario, and how often.
+        unsteady: rules that failed once on a used model object, and never again on a new one or after the same calls.
+    """
+
+    subject: str
+    finds: tuple[Find, ...]
+    examples: int
+    runs: int
+    coverage: Coverage
+    refused: dict[str, int]
+    unsteady: tuple[Finding, ...]
+    seconds: float
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass
+class Campaign:
+    """One search of one subject.
+
+    Attributes:
+        executor: where scenarios run; the caller closes it.
+        strategy: of scenarios, see :func:`fmcheck.strategies.scenarios`.
+        database: of Hypothesis; examples of earlier campaigns are replayed first, and those that still fail are kept.
+        codes: of the rules whose saved examples are replayed.
+        before: called with every scenario before the model is.
+        on_example: called with the number of examples so far.
+        on_first: called with a new failure as soon as it is known, before it is shrunk.
+        on_find: called when its shrinking has ended.
+    """
+
+    subject: Subject
+    executor: Executor
+    strategy: SearchStrategy[Scenario]
+    limits: Limits = field(default_factory=Limits)
+    database: ExampleDatabase | None = None
+    codes: Iterable[str] = ()
+    before: Callable[[Scenario], None] = _ignore
+    on_example: Callable[[int], None] = _ignore
+    on_first: Callable[[Find], None] = _ignore
+    on_find: Callable[[Find], None] = _ignore
+
+    def run(self) -> FuzzReport:
+        """Replay what is known, search, shrink.
+
+        Raises:
+            DeclarationError, InternalError: of the subject, or of fmcheck itself.
+        """
+        self._started = time.monotonic()
+        self._random = Random(self.limits.seed)
+        self._store = Store(self.database or InMemoryExampleDatabase(), self.subject.name)
+        self._judging = Judging(self.executor, self.subject, strict=self.limits.strict, before=self.before)
+        self._finds: dict[str, Find] = {}
+        for code in self.codes:
+            if self._store.knows(code) and code not in self._finds:
+                self._replay(code)
+        while not self._over():
+            self._search()
+        return FuzzReport(
+            subject=self.subject.name,
+            finds=tuple(sorted(self._finds.values(), key=lambda found: found.code)),
+            examples=self._judging.examples,
+            runs=self._judging.runs,
+            coverage=self._judging.coverage,
+            refused=dict(self._judging.refused),
+            unsteady=tuple(self._judging.unsteady),
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _over(self) -> bool:
+        spent = time.monotonic() - self._started
+        examples, seconds = self.limits.examples, self.limits.seconds
+        return bool(
+            (examples is not None and self._judging.examples >= examples) or (seconds is not None and spent >= seconds)
+        )
+
+    def _left(self) -> float | None:
+        seconds = self.limits.seconds
+        return None if seconds is None else max(0.0, self._started + seconds - time.monotonic())
+
+    def _settings(self, phases: Iterable[Phase], examples: int) -> settings:
+        return settings(
+            max_examples=examples, phases=tuple(phases), database=self._store, deadline=None, derandomize=False
+        )
+
+    def _search(self) -> None:
+        """One round: until a rule fails that is not known to, or some examples are through."""
+        new: list[str] = []
+
+        def condition(scenario: Scenario) -> bool:
+            if self._over():
+                raise OutOfTime
+            failing = self._judging.search(scenario)
+            self.on_example(self._judging.examples)
+            new[:] = [code for code in failing if code not in self._finds]
+            return bool(new)
+
+        self._store.last = None
+        try:
+            key = self._store.key("search")
+            rules = self._settings([Phase.generate], _ROUND)
+            scenario = find(self.strategy, condition, settings=rules, random=self._random, database_key=key)
+        except (NoSuchExample, OutOfTime):
+            self._judged_from_history()
+            return
+        example = self._store.last
+        if example is not None:
+            self._store.delete(key, example)
+            for code in new:
+                self._store.save(self._store.key(code), example)
+        self._found(list(new), scenario, saved=example is not None)
+        self._judged_from_history()
+
+    def _judged_from_history(self) -> None:
+        """Failures that only earlier calls of the same object bring about: found on the way, never drawn as such."""
+        for codes, scenario in self._judging.taken_from_history():
+            self._found([code for code in codes if code not in self._finds], scenario, saved=False)
+
+    def _replay(self, code: str) -> None:
+        """Run the saved examples of a rule; Hypothesis forgets those that no longer fail."""
+
+        def condition(scenario: Scenario) -> bool:
+            return code in self._judging.failing(scenario)
+
+        try:
+            rules, key = self._settings([Phase.reuse], 100), self._store.key(code)
+            scenario = find(self.strategy, condition, settings=rules, random=self._random, database_key=key)
+        except NoSuchExample:
+            return
+        self._found([code], scenario, saved=True, example=0)
+
+    def _found(self, codes: list[str], scenario: Scenario, *, saved: bool, example: int | None = None) -> None:
+        """Say what is broken, all of it before any is shrunk; then shrink each."""
+        for code in codes:
+            first = Find(
+                code=code,
+                scenario=scenario,
+                findings=tuple(self._judging.verdict(scenario).of(code)),
+                first=scenario,
+                example=self._judging.examples if example is None else example,
+                shrunk=False,
+            )
+            self._finds[code] = first
+            self.on_first(first)
+        for code in codes:
+            self._finds[code] = self._shrunk(self._finds[code], saved=saved)
+            self.on_find(self._finds[code])
+
+    def _shrunk(self, found: Find, *, saved: bool) -> Find:
+        left = self._left()
+        clock = self.limits.shrink_seconds if left is None else min(self.limits.shrink_seconds, max(left / 2, 1.0))
+        deadline = time.monotonic() + clock
+        best, done = found.scenario, False
+
+        def fails(scenario: Scenario) -> bool:
+            nonlocal best
+            if time.monotonic() > deadline:
+                raise OutOfTime
+            failed = found.code in self._judging.failing(scenario)
+            if failed and self._judging.smaller(scenario, best):
+                best = scenario
+            return failed
+
+        try:
+            if saved:
+                rules, key = self._settings([Phase.reuse, Phase.shrink], _SHRINKS), self._store.key(found.code)
+                find(self.strategy, fails, settings=rules, random=self._random, database_key=key)
+            for scenario in polished(best, self.subject, fails):
+                best = scenario
+            done = True
+        except (NoSuchExample, OutOfTime):
+            pass
+        return Find(
+            code=found.code,
+            scenario=best,
+            findings=tuple(self._judging.verdict(best).of(found.code)),
+            first=found.first,
+            example=found.example,
+            shrunk=done,
+        )

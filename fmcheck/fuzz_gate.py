@@ -1,0 +1,83 @@
+"""From the words of a command line, or of a test, to a campaign: subject, rules, domain, limits, database."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+
+from fmcheck.fuzz import Campaign, Executor, Isolated, Limits, Local
+from fmcheck.gate import prepare
+from fmcheck.rules import select_rules
+from fmcheck.strategies import Domain, scenarios
+from fmcheck.trial import CRASH, HANG, MEMORY, Bench
+
+__all__ = ["Hunt", "campaign_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hunt:
+    """Everything that a campaign by name is made of, as plain data that another process can be handed.
+
+    Attributes:
+        target: the subject's name, see :func:`fmcheck.subjects.load_subject`; None is the configured one.
+        select, ignore, device, dtype: as for `fmcheck run`.
+        domain: bounds of what is asked for.
+        limits: where it ends; of each worker, when there are several.
+        database: folder of Hypothesis' example database; None keeps no examples.
+        example_seconds: time limit of one scenario.
+    """
+
+    target: str | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    device: str | None = None
+    dtype: str | None = None
+    domain: Domain = field(default_factory=Domain)
+    limits: Limits = field(default_factory=Limits)
+    database: Path | None = None
+    example_seconds: float = 60.0
+
+    def bench(self) -> Bench:
+        """The subject and its rules, loaded in this process.
+
+        Raises:
+            DeclarationError: a wrong configuration, subject or selection.
+        """
+        gate = prepare(self.target, select=self.select, ignore=self.ignore, device=self.device, dtype=self.dtype)
+        return Bench(gate.subject, gate.select, gate.ignore)
+
+    def campaign(self, number: int = 0) -> Campaign:
+        """The campaign; `number` tells workers apart, each has a seed of its own. The caller closes its executor."""
+        bench = self.bench()
+        limits = replace(self.limits, seed=self.limits.seed + number)
+        database = None if self.database is None else DirectoryBasedExampleDatabase(str(self.database))
+        executor = Isolated(self.bench, time_limit=self.example_seconds)
+        return campaign_of(bench, executor, domain=self.domain, limits=limits, database=database)
+
+    def shared(self, workers: int) -> "Hunt":
+        """The hunt of one of several workers, which share the examples and not the time."""
+        examples = self.limits.examples
+        return replace(
+            self, limits=replace(self.limits, examples=None if examples is None else -(-examples // workers))
+        )
+
+
+def campaign_of(
+    bench: Bench,
+    executor: Executor | None = None,
+    *,
+    domain: Domain | None = None,
+    limits: Limits | None = None,
+    database: ExampleDatabase | None = None,
+) -> Campaign:
+    """A campaign over the scenarios of a bench's subject, judged by its rules; by default in this process."""
+    codes = [rule.code for rule in bench.rules]
+    asks = [rule.code for rule in select_rules(bench.select, bench.ignore) if rule.wishes is not None]
+    return Campaign(
+        subject=bench.subject,
+        executor=executor or Local(bench),
+        strategy=scenarios(bench.subject, domain, asks=asks),
+        limits=limits or Limits(),
+        database=database,
+        codes=[*codes, CRASH, HANG, MEMORY],
+    )
