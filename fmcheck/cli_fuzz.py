@@ -41,7 +41,7 @@ def fuzz(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the search; by default another one every time.")] = None,
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Campaigns at once, each a process.")] = 1,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Cost of one scenario, in pixels x steps x batch; by default the native.")
+        int | None, typer.Option(min=1, help="Cost of one scenario, in pixels x steps x batch; by default 2 native.")
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest number of prompts.")] = 17,
     max_steps: Annotated[int, typer.Option(min=1, help="Largest number of steps.")] = 50,

@@ -38,6 +38,7 @@ class Session:
         device, dtype, seed: replace those of the subject's native case.
         on_run: called with the name of every run before it is made, for progress displays.
         models: where built models are kept, for sessions that share them; by default each session builds its own.
+        thorough: compare every weight bit for bit after every run; otherwise only those that torch says were written to.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Session:
         seed: int | None = None,
         on_run: Callable[[str], None] | None = None,
         models: "Models | None" = None,
+        thorough: bool = True,
     ) -> None:
         changes = {"device": device, "dtype": dtype, "seed": seed}
         native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
@@ -56,6 +58,7 @@ class Session:
         self.subject = subject.but(case=native)
         self.plan = Plan(self.subject)
         self.models: Models = {} if models is None else models
+        self._thorough = thorough
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
         self._wanted: dict[str, list[str]] = {}
         self._on_run = on_run or (lambda _: None)
@@ -140,6 +143,7 @@ class Session:
             disturbances=disturbances,
             disturb_rng=wish.disturb_rng,
             baseline=baseline,
+            thorough=self._thorough,
         )
         self.generate_seconds += trace.seconds
         return trace

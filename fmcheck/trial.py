@@ -21,6 +21,8 @@ _NAMES = {CRASH: "process-died", HANG: "time-limit", MEMORY: "out-of-memory"}
 _HISTORY = "FM717"
 # Models that are thrown away between two collections of garbage.
 _SWEEP = 8
+# Of so many scenarios on used objects, one has all its weights compared bit for bit.
+_THOROUGH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.rules = select_rules(self.select, self.ignore)
-        self._thrown_away = 0
+        self._thrown_away = self._shared = 0
 
     def session(self, scenario: Scenario, *, fresh: bool = True) -> Session:
         """A session whose native case is that of the scenario's last call.
@@ -84,8 +86,11 @@ class Bench:
         Raises:
             DeclarationError: a case that the subject cannot have: an undeclared dtype or size, an absent device.
         """
-        models: Models = {} if fresh or len(scenario.calls) > 1 else self.models
-        return Session(self.subject.but(case=scenario.last.case, sizes=self._sizes(scenario)), models=models)
+        subject = self.subject.but(case=scenario.last.case, sizes=self._sizes(scenario))
+        if fresh:
+            return Session(subject)
+        self._shared += 1
+        return Session(subject, models=self.models, thorough=self._shared % _THOROUGH == 0)
 
     def _sizes(self, scenario: Scenario) -> tuple[tuple[int, int], ...] | None:
         sizes = self.subject.sizes
@@ -99,8 +104,9 @@ class Bench:
         """Run the scenario and judge it.
 
         Args:
-            fresh: on new model objects, so that nothing but the scenario can matter. Otherwise a single call runs on
-                the objects that earlier ones have used, which saves building them.
+            fresh: on new model objects, so that nothing but the scenario can matter. Otherwise on objects that earlier
+                scenarios have used, which saves building them; a last call is then held against another used object,
+                with another history, and most weights are only known not to have been written to.
 
         Raises:
             DeclarationError: the subject's declaration is wrong (not: its tokenizer refuses these prompts).
@@ -170,7 +176,7 @@ def _wish(name: str, call: Call, turn: int) -> Wish:
 
 def _held_against_new(wish: Wish) -> Mapping[str, Wish]:
     twin = Wish(
-        "the same call on a new object",
+        "the same call on another object",
         wish.case,
         kind=wish.kind,
         tokens=wish.tokens,

@@ -1,12 +1,14 @@
 """A campaign: search the scenarios of a subject, and shrink what is found, for every rule by itself.
 
 Hypothesis draws, replays and shrinks through its public `find`. Every rule has a condition and a database key of its
-own, so that each one's failure is a bug by itself: a search stops at a scenario that breaks a rule not yet known to be
-broken, its example is saved for every such rule, each is shrunk, and the search goes on for the others.
+own, so that each one's failure is a bug by itself: the example of a scenario that breaks rules not yet known to be
+broken is saved for each of them, each is shrunk, and the search goes on for the others.
 """
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -150,11 +152,18 @@ class Campaign:
         self._store = Store(self.database or InMemoryExampleDatabase(), self.subject.name)
         self._judging = Judging(self.executor, self.subject, strict=self.limits.strict, before=self.before)
         self._finds: dict[str, Find] = {}
+        self._ahead: Future[list[Scenario]] = Future()
         for code in self.codes:
             if self._store.knows(code) and code not in self._finds:
                 self._replay(code)
-        while not self._over():
-            self._search()
+        with ThreadPoolExecutor(1) as pool:
+            seed = self._random.getrandbits(64)
+            self._ahead = pool.submit(self._drawn, seed)
+            while not self._over():
+                scenarios, this = self._ahead.result(), seed
+                seed = self._random.getrandbits(64)
+                self._ahead = pool.submit(self._drawn, seed)
+                self._search(scenarios, this)
         return FuzzReport(
             subject=self.subject.name,
             finds=tuple(sorted(self._finds.values(), key=lambda found: found.code)),
@@ -182,33 +191,46 @@ class Campaign:
             max_examples=examples, phases=tuple(phases), database=self._store, deadline=None, derandomize=False
         )
 
-    def _search(self) -> None:
-        """One round: until a rule fails that is not known to, or some examples are through."""
-        new: list[str] = []
-
-        def condition(scenario: Scenario) -> bool:
+    def _search(self, scenarios: list[Scenario], seed: int) -> None:
+        """Judge the scenarios of one round, and shrink what fails."""
+        for scenario in scenarios:
             if self._over():
-                raise OutOfTime
+                return
             failing = self._judging.search(scenario)
             self.on_example(self._judging.examples)
-            new[:] = [code for code in failing if code not in self._finds]
-            return bool(new)
-
-        self._store.last = None
-        try:
-            key = self._store.key("search")
-            rules = self._settings([Phase.generate], _ROUND)
-            scenario = find(self.strategy, condition, settings=rules, random=self._random, database_key=key)
-        except (NoSuchExample, OutOfTime):
+            new = [code for code in failing if code not in self._finds]
+            if new:
+                self._found(new, scenario, saved=self._saved(new, scenario, seed))
             self._judged_from_history()
-            return
+
+    def _drawn(self, seed: int) -> list[Scenario]:
+        """The scenarios of one round. They are drawn before any is run, which costs no time while another one runs."""
+        drawn: dict[Scenario, None] = {}
+
+        def collect(scenario: Scenario) -> bool:
+            drawn[scenario] = None
+            return False
+
+        with suppress(NoSuchExample):
+            rules = settings(self._settings([Phase.generate], _ROUND), database=None)
+            find(self.strategy, collect, settings=rules, random=Random(seed))
+        return list(drawn)
+
+    def _saved(self, codes: list[str], scenario: Scenario, seed: int) -> bool:
+        """Draw a round again up to the scenario that failed, whose example is saved for every rule that it breaks."""
+        self._ahead.result()
+        self._store.last = None
+        key = self._store.key("search")
+        rules = self._settings([Phase.generate], _ROUND)
+        with suppress(NoSuchExample):
+            find(self.strategy, lambda other: other == scenario, settings=rules, random=Random(seed), database_key=key)
         example = self._store.last
-        if example is not None:
-            self._store.delete(key, example)
-            for code in new:
-                self._store.save(self._store.key(code), example)
-        self._found(list(new), scenario, saved=example is not None)
-        self._judged_from_history()
+        if example is None:
+            return False
+        self._store.delete(key, example)
+        for code in codes:
+            self._store.save(self._store.key(code), example)
+        return True
 
     def _judged_from_history(self) -> None:
         """Failures that only earlier calls of the same object bring about: found on the way, never drawn as such."""

@@ -1,7 +1,7 @@
 """Verdicts on scenarios, each made once: first on a used model object, and if a rule fails there, on a new one."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from fmcheck.fuzz.coverage import Coverage
 from fmcheck.fuzz.executor import Executor
@@ -34,7 +34,9 @@ class Judging:
         self._executor, self._subject, self._strict, self._before = executor, subject, strict, before
         self._failed: dict[Scenario, Verdict] = {}
         self._passed: set[Scenario] = set()
+        # What the shared object and the one that last calls are held against were asked for.
         self._used: list[Call] = []
+        self._other: list[Call] = []
         self._from_history: list[tuple[list[str], Scenario]] = []
         self.coverage = Coverage()
         self.refused: Counter[str] = Counter()
@@ -58,17 +60,18 @@ class Judging:
         """The verdict on a scenario, made now if it was not made before."""
         if scenario in self._failed:
             return self._failed[scenario]
-        alone = len(scenario.calls) == 1
-        verdict = self._run(scenario, fresh=not alone)
+        verdict = self._run(scenario, fresh=False)
         codes = verdict.failing(strict=self._strict)
-        if codes and alone:
+        if codes:
             used = verdict
             verdict = self._run(scenario, fresh=True)
             missing = [code for code in codes if code not in verdict.failing(strict=self._strict)]
             if missing:
                 self._blame_history(missing, scenario, used)
-        elif alone:
-            self._used = [*self._used, scenario.last][-_HISTORY:]
+        else:
+            self._used = [*self._used, *scenario.calls][-_HISTORY:]
+            if len(scenario.calls) > 1:
+                self._other = [*self._other, scenario.last][-_HISTORY:]
         if verdict.failing(strict=self._strict):
             self._failed[scenario] = verdict
         else:
@@ -85,21 +88,18 @@ class Judging:
         return verdict
 
     def _blame_history(self, codes: list[str], scenario: Scenario, used: Verdict) -> None:
-        """Look for the earlier calls without which these rules hold; the shared object is given up."""
-        earlier, self._used = self._used, []
+        """Look for the earlier calls without which these rules hold; the shared objects are given up."""
+        histories, self._used, self._other = (self._used, self._other), [], []
         self._executor.renew()
-        count = 1
-        while earlier and codes:
-            tried = Scenario((*earlier[-count:], scenario.last), scenario.asks)
+        for tried in _with_history(histories, scenario):
+            if not codes:
+                break
             verdict = self._run(tried, fresh=True)
             found = [code for code in codes if code in verdict.failing(strict=self._strict)]
             if found:
                 self._failed[tried] = verdict
                 self._from_history.append((found, tried))
                 codes = [code for code in codes if code not in found]
-            if count >= len(earlier):
-                break
-            count *= 2
         self.unsteady += [used.of(code)[0] for code in codes]
 
     def taken_from_history(self) -> list[tuple[list[str], Scenario]]:
@@ -110,6 +110,17 @@ class Judging:
     def smaller(self, scenario: Scenario, other: Scenario) -> bool:
         """Whether a scenario is simpler than another one, where both fail."""
         return _size(scenario) < _size(other)
+
+
+def _with_history(histories: Iterable[list[Call]], scenario: Scenario) -> Iterator[Scenario]:
+    """The scenario after the last one, two, four, … calls of either history."""
+    longest = max(map(len, histories), default=0)
+    count = 1
+    while count < 2 * longest:
+        for history in histories:
+            if history and count < 2 * len(history):
+                yield Scenario((*history[-count:], *scenario.calls), scenario.asks)
+        count *= 2
 
 
 def _size(scenario: Scenario) -> tuple[object, ...]:

@@ -77,6 +77,7 @@ class ModelState:
         modules = list(walk(model))
         tensors = _tensors(modules)
         self._copies = {name: t.detach().clone() for name, t in tensors.items()}
+        self._stamps = {name: _stamp(t) for name, t in tensors.items()}
         self.modules = len(modules)
         self._gradients = {name: t.grad for name, t in tensors.items() if t.is_leaf}
         self._flags = {name: t.requires_grad for name, t in tensors.items()}
@@ -88,15 +89,24 @@ class ModelState:
         mine, others = self._copies, other._copies
         return mine.keys() == others.keys() and all(_unchanged(mine[name], others[name]) for name in mine)
 
-    def changes(self) -> list[str]:
-        """What differs from the state as found, in words."""
+    def changes(self, *, thorough: bool = True) -> list[str]:
+        """What differs from the state as found, in words.
+
+        Args:
+            thorough: compare every number. Otherwise only tensors that were exchanged or that torch counts as written
+                to since they were last found equal, which misses what was written through `.data`.
+        """
         modules = list(walk(self._model))
         now = _tensors(modules)
         found = [f"{name} appeared" for name in now if name not in self._copies]
         found += [f"{name} disappeared" for name in self._copies if name not in now]
         for name, before in self._copies.items():
             tensor = now.get(name)
-            if tensor is not None and not (tensor.requires_grad == self._flags[name] and _equal(tensor, before)):
+            if tensor is None or (not thorough and self._untouched(name, tensor)):
+                continue
+            if tensor.requires_grad == self._flags[name] and _equal(tensor, before):
+                self._stamps[name] = _stamp(tensor)
+            else:
                 found += self._tensor_changes(name, before, tensor)
         switched = [n or "the model" for n, module in modules if module.training != self._modes.get(n, module.training)]
         if switched:
@@ -104,6 +114,10 @@ class ModelState:
         hooks = _hooks(modules)
         changed = [n for n in {**self._hooks, **hooks} if _keys(self._hooks.get(n)) != _keys(hooks.get(n))]
         return found + [f"hooks on {n or 'the model'} changed" for n in changed]
+
+    def _untouched(self, name: str, tensor: Tensor) -> bool:
+        stamp = self._stamps[name]
+        return stamp is not None and stamp == _stamp(tensor) and tensor.requires_grad == self._flags[name]
 
     def _tensor_changes(self, name: str, before: Tensor, tensor: Tensor) -> list[str]:
         found = []
@@ -171,6 +185,11 @@ def _hooks(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, tuple[dict[int
         if any(kinds):
             found[path] = tuple(dict(kind) for kind in kinds)
     return found
+
+
+def _stamp(tensor: Tensor) -> tuple[int, int, int] | None:
+    """Changes whenever a tensor is exchanged or written to, except through `.data`; None where torch keeps no count."""
+    return None if tensor.is_inference() else (id(tensor), tensor.data_ptr(), tensor._version)
 
 
 def _keys(hooks: tuple[dict[int, Any], ...] | None) -> list[list[int]]:

@@ -220,6 +220,7 @@ def record(
     disturbances: Sequence[Disturbance] = (),
     disturb_rng: int | None = None,
     baseline: ModelState | None = None,
+    thorough: bool = True,
 ) -> Trace:
     """Run the subject's `generate` (or `loss`) once and return the trace. Exceptions of the model are noted in it.
 
@@ -230,6 +231,7 @@ def record(
         disturbances: deliberate changes at observation points.
         disturb_rng: seeds the global generators with this number first.
         baseline: the model as found, when the caller already has it (saves a copy of the weights).
+        thorough: whether to compare all weights, see :meth:`ModelState.changes`.
 
     Raises:
         DeclarationError: an observation point does not exist, or the subject's own function raised one.
@@ -268,7 +270,7 @@ def record(
             # Last in, first out, and each whatever became of the others.
             with ExitStack() as last:
                 last.callback(_look_at_inputs, trace, inputs_before, inputs)
-                last.callback(_look_at_model, trace, baseline)
+                last.callback(_look_at_model, trace, baseline, thorough)
                 last.callback(_look_at_process, trace, process)
                 observer.finish()
                 trace.rng_changes = moved()
@@ -283,9 +285,9 @@ def _look_at_process(trace: Trace, before: Mapping[str, Any]) -> None:
     trace.process_changes = restore_settings(before)
 
 
-def _look_at_model(trace: Trace, baseline: ModelState) -> None:
+def _look_at_model(trace: Trace, baseline: ModelState, thorough: bool) -> None:
     trace.modules = baseline.modules
-    trace.model_changes = baseline.changes()
+    trace.model_changes = baseline.changes(thorough=thorough)
     if trace.model_changes:
         baseline.restore()
     if trace.kind == "loss":

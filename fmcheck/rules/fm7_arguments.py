@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import bitwise, ever_moves, exact, require, require_finite
+from fmcheck.rules.evidence import ends_alike, ever_moves, exact, require, require_finite
 from fmcheck.rules.registry import Check, rule
 
 
@@ -83,8 +83,9 @@ def dead_argument(runs: Mapping[str, Run]) -> Iterator[Check]:
 
 
 def _same(base: Run, run: Run) -> bool:
-    other = run.trace.result
-    return other is not None and bitwise(base.result, other) and type(run.trace.returned) is type(base.trace.returned)
+    if run.trace.result is None or type(run.trace.returned) is not type(base.trace.returned):
+        return False
+    return ends_alike(base, run)
 
 
 def alternatives(base: Run) -> dict[str, Other | None]:
@@ -109,7 +110,8 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
     if isinstance(value, int):
         return _another_integer(name, value, base)
     if isinstance(value, float):
-        other = value * 1.5 + 0.5
+        # -1 is where the line meets itself.
+        other = value * 1.5 + 0.5 if value != -1 else 1.0
         return Other(other, f"{value:g} against {other:g}", meaning_known=value == base.case.guidance_scale)
     if isinstance(value, torch.Generator):
         seed = base.case.seed + 1

@@ -1,5 +1,6 @@
 """One strategy for each axis of a case, and the domain that bounds them."""
 
+import math
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ class Domain:
     """What a subject can be asked for, and what one example may cost.
 
     Attributes:
-        budget: of one example, in `pixels x steps x batch`; None is the cost of the subject's native case.
+        budget: of one example, in `pixels x steps x batch`; None is twice the cost of the native case.
         max_batch: prompts of one call.
         max_steps: `K` of one call.
         max_side: longest side in pixels; None is four times the longer side of the native case.
@@ -64,7 +65,7 @@ class Domain:
     def of(self, subject: Subject) -> "Domain":
         """The domain with its open ends filled in from a subject's native case."""
         case, multiple = subject.case, subject.spec.multiple
-        cost = case.height * case.width * case.num_steps * case.batch
+        cost = 2 * case.height * case.width * case.num_steps * case.batch
         return Domain(
             budget=max(self.budget or cost, multiple**2),
             max_batch=self.max_batch,
@@ -88,7 +89,9 @@ def guidance_scales(spec: FlowSpec, weights: tuple[float, float] = (-10.0, 1e5))
     """Scales in the spec's own convention: off, fractions, negative, not round, as large as float16 and larger."""
     low, high = weights
     special = [weight for weight in _WEIGHTS if low <= weight <= high] or [low]
-    anything = st.floats(max(low, -10.0), min(high, 20.0), width=32) if low < 20.0 and high > -10.0 else st.just(low)
+    # Thousandths: a weight of 1e-38 is another number than 0 and moves nothing.
+    least, most = math.ceil(1000 * max(low, -10.0)), math.floor(1000 * min(high, 20.0))
+    anything = st.integers(least, most).map(lambda n: n / 1000) if least <= most else st.just(low)
     return (st.sampled_from(special) | anything).map(lambda weight: spec.neutral_scale + weight)
 
 

@@ -66,7 +66,7 @@ def _changed(draw: st.DrawFn, call: Call, subject: Subject, domain: Domain) -> C
         return call.but(height=other.height, width=other.width, prompts=case.prompts[: _rows(domain, other, call)])
     if what == "batch":
         most = max(1, min(domain.max_batch, (domain.budget or 1) // (call.cost // case.batch)))
-        return call.but(prompts=draw(prompt_lists(subject, draw(st.integers(1, most)))))
+        return call.but(prompts=draw(prompt_lists(subject, draw(st.integers(1, most)))), tokens="plain")
     if what == "steps":
         return call.but(num_steps=draw(step_counts(max(case.num_steps, min(domain.max_steps, 12)))))
     if what == "scale":
@@ -74,7 +74,7 @@ def _changed(draw: st.DrawFn, call: Call, subject: Subject, domain: Domain) -> C
     if what == "seed":
         return call.but(seed=draw(seeds()))
     if what == "prompts":
-        return call.but(prompts=draw(prompt_lists(subject, case.batch)))
+        return call.but(prompts=draw(prompt_lists(subject, case.batch)), tokens="plain")
     return call
 
 
