@@ -8,6 +8,7 @@ import sys
 import textwrap
 import traceback
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from fmcheck import __version__
 from fmcheck.cli_exp import exp_app
 from fmcheck.cli_formats import Codes, Format, TableFormat, codes
 from fmcheck.cli_fuzz import fuzz
+from fmcheck.cli_replay import replay
 from fmcheck.errors import DeclarationError
 
 __all__ = ["app", "main"]
@@ -70,6 +72,9 @@ def run(
     min_checked: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Fail when fewer than N rules really judged something.")
     ] = None,
+    repro_dir: Annotated[
+        Path | None, typer.Option(help="Write a reproduction file for every rule that fails into this folder.")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Every kind of finding, every reason and ratio, the runs made.")
     ] = False,
@@ -89,7 +94,7 @@ def run(
             strict=strict,
             min_checked=min_checked,
         )
-    raise typer.Exit(commands.run(gate, output_format.value, verbose=verbose))
+    raise typer.Exit(commands.run(gate, output_format.value, verbose=verbose, repro_dir=repro_dir))
 
 
 @app.command()
@@ -126,6 +131,7 @@ def mutants(
 
 
 app.command()(fuzz)
+app.command()(replay)
 app.add_typer(exp_app, name="exp")
 
 

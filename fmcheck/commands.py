@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,8 +25,8 @@ __all__ = ["contained", "explain", "progress", "rules", "run", "stdout", "width_
 _WIDEST = 120
 
 
-def run(gate: Gate, output_format: str, *, verbose: bool = False) -> int:
-    """Check, write the report to stdout; 1 when the gate fails.
+def run(gate: Gate, output_format: str, *, verbose: bool = False, repro_dir: Path | None = None) -> int:
+    """Check, write the report to stdout; 1 when the gate fails. Reproduction files are named on stderr.
 
     Raises:
         InternalError: a rule broke. The report of the others has been written by then.
@@ -40,9 +41,21 @@ def run(gate: Gate, output_format: str, *, verbose: bool = False) -> int:
     else:
         console = stdout()
         report_page(report, verdict, context, width=width_of(console), verbose=verbose).show(console)
+    if repro_dir is not None:
+        _write_reproductions(repro_dir, gate, report)
     if report.broken:
         raise report.broken[0]
     return int(verdict.failed)
+
+
+def _write_reproductions(folder: Path, gate: Gate, report: Report) -> None:
+    from fmcheck.repro import write_report
+
+    with contained():
+        for written in write_report(folder, gate.target, gate.subject, report):
+            known = " (was there already)" if written.known else ""
+            text = f"fmcheck replay {written.path}{known}" if written.path else f"no file: {written.reason}"
+            print(f"{written.code}: {text}", file=sys.stderr)
 
 
 def rules(output_format: str) -> None:

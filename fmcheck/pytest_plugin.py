@@ -1,4 +1,5 @@
-"""The pytest plugin: `pytest --fmcheck SUBJECT` without any test file, and the counts of the outcomes in the summary.
+"""The pytest plugin: `pytest --fmcheck SUBJECT` without any test file, reproduction files as tests, and the counts of
+the outcomes in the summary.
 
 pytest loads this module in every run of everybody who has fmcheck installed, so it imports nothing of weight until
 it is asked for.
@@ -6,6 +7,7 @@ it is asked for.
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fmcheck-strict", action="store_true", default=None, help="warnings fail too")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # Before Hypothesis' own plugin looks for the profile that it was asked for.
+    if str(config.getoption("--hypothesis-profile", default="")).startswith("fmcheck-"):
+        from fmcheck.fuzz.profiles import register_profiles
+
+        register_profiles()
     # Subjects are loaded here and not at collection: an xdist controller does not collect, and a wrong subject should
     # be one message there, not a crash in every worker.
     targets = config.getoption("--fmcheck")
@@ -61,6 +69,16 @@ def _gate(config: pytest.Config, target: str) -> "Gate":
 
 def _codes(values: list[str]) -> list[str]:
     return [code.strip() for value in values for code in value.split(",") if code.strip()]
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect reproduction files, which `fmcheck run --repro-dir` and `fmcheck fuzz --repro-dir` write."""
+    if not file_path.name.endswith(".fmcheck.toml"):
+        return None
+    from fmcheck.pytest_repro import ReproductionFile
+
+    collector: pytest.Collector = ReproductionFile.from_parent(parent, path=file_path)
+    return collector
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,7 +22,8 @@ class Call:
         case: what is asked for.
         kind: `generate`, or one training `loss` on images of that size.
         tokens: the subject's own tokens, `padded` further, or with other values under the mask (`masked`).
-        global_seed: seeds the global random generators before the call; None leaves them as they are.
+        global_seed: seeds the global random generators before the call; None leaves them as every scenario begins,
+            seeded with 0.
 
     Raises:
         DeclarationError: an unknown kind or kind of tokens, a seed that is no integer in [0, 2**32).
@@ -41,7 +42,8 @@ class Call:
             if not (isinstance(value, str) and value in known):
                 raise DeclarationError(f"Call.{name}: expected one of {', '.join(known)}; found {value!r}")
         seed = self.global_seed
-        if (seed is not None and not (seed == 0 or (is_count(seed) and seed < 2**32))) or isinstance(seed, bool):
+        # No bool and no float, although Python finds False and 0.0 equal to 0.
+        if seed is not None and not ((type(seed) is int and seed == 0) or (is_count(seed) and seed < 2**32)):
             raise DeclarationError(f"Call.global_seed: expected an integer in [0, 2**32); found {seed!r}")
 
     @property
@@ -54,7 +56,7 @@ class Call:
         """The same call with some fields changed; fields of its case are found there."""
         own = {key: value for key, value in changes.items() if key in _FIELDS}
         rest = {key: value for key, value in changes.items() if key not in _FIELDS}
-        return replace(self, **own, **({"case": own.get("case", self.case).but(**rest)} if rest else {}))
+        return replace(self, **(own | ({"case": own.get("case", self.case).but(**rest)} if rest else {})))
 
     def __str__(self) -> str:
         extras = [self.kind] * (self.kind != "generate") + [f"{self.tokens} tokens"] * (self.tokens != "plain")

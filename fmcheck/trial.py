@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fmcheck.errors import DeclarationError, InternalError
 from fmcheck.outcome import Finding, Outcome
+from fmcheck.record.watch import global_random_state
 from fmcheck.rules import Severity, get_rule, select_rules
 from fmcheck.scenario import Call, Scenario
 from fmcheck.session import Models, Session
@@ -127,7 +128,14 @@ class Bench:
             gc.collect()
 
     def judged(self, scenario: Scenario, session: Session) -> Verdict:
-        """The verdict on a scenario in a session made for it."""
+        """The verdict on a scenario in a session made for it.
+
+        The global random generators are seeded for it, so that it comes out the same again even if they are drawn from.
+        """
+        with global_random_state(scenario.last.case.device, disturb=0):
+            return self._judged(scenario, session)
+
+    def _judged(self, scenario: Scenario, session: Session) -> Verdict:
         started = time.perf_counter()
         wishes = wishes_of(scenario)
         refused = _refusal(session, scenario)

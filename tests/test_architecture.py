@@ -31,6 +31,7 @@ FLOORS = [
     {"repro"},
     {"gate"},
     {"fuzz_gate"},
+    {"fuzz_pytest"},
     {"pytest_suite", "pytest_repro"},
     {"commands"},
     {"commands_mutants", "commands_fuzz", "commands_exp", "commands_replay", "pytest_plugin"},

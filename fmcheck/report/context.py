@@ -90,7 +90,7 @@ def versions(device: str) -> dict[str, str]:
         "fmcheck": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "device": f"{device} ({name})",
         "threads": str(torch.get_num_threads()),
     }
