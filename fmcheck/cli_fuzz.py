@@ -1,6 +1,7 @@
 """`fmcheck fuzz`: its arguments."""
 
 import re
+import tempfile
 from pathlib import Path
 from random import SystemRandom
 from typing import Annotated
@@ -89,6 +90,7 @@ def fuzz(
             strict=strict,
         ),
         database=database if kept else None,
+        spool=repro_dir or (database.parent if kept else Path(tempfile.gettempdir())) / "fmcheck",
         example_seconds=seconds_of(example_time),
     )
     raise typer.Exit(

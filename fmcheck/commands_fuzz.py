@@ -58,7 +58,7 @@ class _Reporter:
 def fuzz(
     hunt: Hunt, *, workers: int, output_format: str, repro_dir: Path | None, strict: bool, verbose: bool = False
 ) -> int:
-    """Search, print, shrink, print; 1 when a rule is broken (out of memory alone is none, unless strict)."""
+    """Search, print, shrink; 1 when a rule is broken (out of memory alone is none, unless strict), 130 on Ctrl-C."""
     with contained():
         gate = prepare(hunt.target, select=hunt.select, ignore=hunt.ignore, device=hunt.device, dtype=hunt.dtype)
     columns = (
@@ -73,6 +73,8 @@ def fuzz(
         reporter = _Reporter(gate, repro_dir, quiet=output_format == "json", bar=bar, total=total)
         report = _run(hunt, workers, reporter)
     _conclude(report, gate, reporter, hunt.limits.seed, output_format, verbose=verbose)
+    if report.interrupted:
+        return 130
     return int(any(found.code != MEMORY or strict for found in report.finds))
 
 

@@ -7,6 +7,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from fmcheck.fuzz import Campaign, Executor, Isolated, Limits, Local
 from fmcheck.gate import prepare
+from fmcheck.repro.spool import Spool
 from fmcheck.rules import select_rules
 from fmcheck.strategies import Domain, scenarios
 from fmcheck.trial import CRASH, HANG, MEMORY, Bench
@@ -24,6 +25,7 @@ class Hunt:
         domain: bounds of what is asked for.
         limits: where it ends; of each worker, when there are several.
         database: folder of Hypothesis' example database; None keeps no examples.
+        spool: folder of the file that holds the case under way.
         example_seconds: time limit of one scenario.
     """
 
@@ -35,6 +37,7 @@ class Hunt:
     domain: Domain = field(default_factory=Domain)
     limits: Limits = field(default_factory=Limits)
     database: Path | None = None
+    spool: Path | None = None
     example_seconds: float = 60.0
 
     def bench(self) -> Bench:
@@ -52,7 +55,11 @@ class Hunt:
         limits = replace(self.limits, seed=self.limits.seed + number)
         database = None if self.database is None else DirectoryBasedExampleDatabase(str(self.database))
         executor = Isolated(self.bench, time_limit=self.example_seconds)
-        return campaign_of(bench, executor, domain=self.domain, limits=limits, database=database)
+        campaign = campaign_of(bench, executor, domain=self.domain, limits=limits, database=database)
+        if self.spool is not None:
+            spool = Spool(self.spool, self.target or bench.subject.name, bench.subject.case.device)
+            campaign.before, campaign.after = spool.note, spool.done
+        return campaign
 
     def shared(self, workers: int) -> "Hunt":
         """The hunt of one of several workers, which share the examples and not the time."""

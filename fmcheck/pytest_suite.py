@@ -7,7 +7,7 @@ somebody imports it.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import pytest
 
@@ -19,6 +19,10 @@ from fmcheck.rules import Rule, get_rule, select_rules
 from fmcheck.session import Session
 from fmcheck.subject import Subject
 from fmcheck.subjects import load_subject
+
+if TYPE_CHECKING:
+    # Hypothesis and the strategies are for those who fuzz.
+    from fmcheck.fuzz import Limits
 
 __all__ = ["OUTCOME", "WARNING", "Bench", "conclude", "rule_id", "suite"]
 
@@ -36,6 +40,7 @@ def suite(
     dtype: str | None = None,
     seed: int | None = None,
     strict: bool = False,
+    fuzz: Union[bool, "Limits"] = False,
 ) -> Callable[..., None]:
     """A test function with one case per rule; assign it to a name that pytest collects.
 
@@ -49,6 +54,9 @@ def suite(
         expected: rule codes that are expected to fail, with the reason or an :class:`~fmcheck.run.Expected`.
         device, dtype, seed: replace those of the subject's native case.
         strict: whether warnings fail too.
+        fuzz: one more test, `fuzz`, that searches the odd corners of the subject: as far as the Hypothesis profile of
+            the test run says (`--hypothesis-profile fmcheck-gate` or `fmcheck-nightly`, or one of your own), or as
+            these limits say. A subject given by its name runs in a process of its own, which may crash or hang.
 
     Raises:
         DeclarationError: a wrong subject, selection or expectation.
@@ -61,9 +69,14 @@ def suite(
     bench = Bench(name, found, expectations, strict=strict)
     rules = select_rules(select, ignore)
 
-    @pytest.mark.parametrize("rule", rules, ids=[rule_id(rule) for rule in rules])
-    def test_rule(rule: Rule, request: pytest.FixtureRequest) -> None:
+    hunt = [] if fuzz is False else [None]
+
+    @pytest.mark.parametrize("rule", [*rules, *hunt], ids=[*map(rule_id, rules), *("fuzz" for _ in hunt)])
+    def test_rule(rule: Rule | None, request: pytest.FixtureRequest) -> None:
         nodeid = request.node.nodeid.partition("[")[0]
+        if rule is None:
+            bench.fuzz([entry.code for entry in rules], None if fuzz is True else fuzz or None)
+            return
         bench.judge(rule, request.node, rerun=f"pytest '{nodeid}' -k {{code}}")
 
     return test_rule
@@ -91,6 +104,17 @@ class Bench:
         context = Context(target=self.target, subject=self.session.subject, rerun=rerun)
         stale = list(stale_expectations([outcome], self.expected))
         conclude(outcome, context, node, stale=stale, strict=self.strict)
+
+    def fuzz(self, codes: list[str], limits: "Limits | None") -> None:
+        """Search, and fail with every rule that is broken, in its smallest case, unless it was expected to be."""
+        from fmcheck.fuzz_pytest import searched
+
+        try:
+            text = searched(self.target, self.subject, codes, self.expected, limits, strict=self.strict)
+        except DeclarationError as error:
+            pytest.fail(f"fmcheck: {error}", pytrace=False)
+        if text:
+            pytest.fail(text, pytrace=False)
 
 
 def conclude(outcome: Outcome, context: Context, node: pytest.Item, *, stale: list[str], strict: bool) -> None:

@@ -38,7 +38,7 @@ class Session:
         device, dtype, seed: replace those of the subject's native case.
         on_run: called with the name of every run before it is made, for progress displays.
         models: where built models are kept, for sessions that share them; by default each session builds its own.
-        thorough: compare every weight bit for bit after every run; otherwise only those that torch says were written to.
+        thorough: compare every weight bit for bit after every run; otherwise those that torch saw written to.
     """
 
     def __init__(

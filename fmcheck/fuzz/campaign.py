@@ -19,7 +19,7 @@ from hypothesis.strategies import SearchStrategy
 
 from fmcheck.errors import DeclarationError
 from fmcheck.fuzz.coverage import Coverage
-from fmcheck.fuzz.executor import Executor
+from fmcheck.fuzz.executor import Executor, Local
 from fmcheck.fuzz.judging import Judging, OutOfTime
 from fmcheck.fuzz.polish import polished
 from fmcheck.fuzz.store import Store
@@ -65,7 +65,7 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not (is_finite_number(value) and value > 0):
                 raise DeclarationError(f"fuzz: {name}: expected a number above 0; found {value!r}")
-        if self.seed != 0 and not is_count(self.seed):
+        if not (is_count(self.seed) or (type(self.seed) is int and self.seed == 0)):
             raise DeclarationError(f"fuzz: seed: expected an integer from 0; found {self.seed!r}")
 
 
@@ -99,6 +99,7 @@ class FuzzReport:
         runs: scenarios that were run in all.
         refused: reasons for which the subject took no such scenario, and how often.
         unsteady: rules that failed once on a used model object, and never again on a new one or after the same calls.
+        interrupted: whether Ctrl-C ended it; what was found until then is here.
     """
 
     subject: str
@@ -109,6 +110,7 @@ class FuzzReport:
     refused: dict[str, int]
     unsteady: tuple[Finding, ...]
     seconds: float
+    interrupted: bool = False
 
 
 def _ignore(*_: object) -> None:
@@ -125,6 +127,7 @@ class Campaign:
         database: of Hypothesis; examples of earlier campaigns are replayed first, and those that still fail are kept.
         codes: of the rules whose saved examples are replayed.
         before: called with every scenario before the model is.
+        after: called when the campaign has come to its own end; not when it is killed.
         on_example: called with the number of examples so far.
         on_first: called with a new failure as soon as it is known, before it is shrunk.
         on_find: called when its shrinking has ended.
@@ -137,6 +140,7 @@ class Campaign:
     database: ExampleDatabase | None = None
     codes: Iterable[str] = ()
     before: Callable[[Scenario], None] = _ignore
+    after: Callable[[], None] = _ignore
     on_example: Callable[[int], None] = _ignore
     on_first: Callable[[Find], None] = _ignore
     on_find: Callable[[Find], None] = _ignore
@@ -153,17 +157,13 @@ class Campaign:
         self._judging = Judging(self.executor, self.subject, strict=self.limits.strict, before=self.before)
         self._finds: dict[str, Find] = {}
         self._ahead: Future[list[Scenario]] = Future()
-        for code in self.codes:
-            if self._store.knows(code) and code not in self._finds:
-                self._replay(code)
-        with ThreadPoolExecutor(1) as pool:
-            seed = self._random.getrandbits(64)
-            self._ahead = pool.submit(self._drawn, seed)
-            while not self._over():
-                scenarios, this = self._ahead.result(), seed
-                seed = self._random.getrandbits(64)
-                self._ahead = pool.submit(self._drawn, seed)
-                self._search(scenarios, this)
+        interrupted = False
+        try:
+            self._replay_known()
+            self._search_on()
+        except KeyboardInterrupt:
+            interrupted = True
+        self.after()
         return FuzzReport(
             subject=self.subject.name,
             finds=tuple(sorted(self._finds.values(), key=lambda found: found.code)),
@@ -173,7 +173,26 @@ class Campaign:
             refused=dict(self._judging.refused),
             unsteady=tuple(self._judging.unsteady),
             seconds=time.monotonic() - self._started,
+            interrupted=interrupted,
         )
+
+    def _replay_known(self) -> None:
+        for code in self.codes:
+            if self._store.knows(code) and code not in self._finds:
+                self._replay(code)
+
+    def _search_on(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            seed = self._random.getrandbits(64)
+            self._ahead = pool.submit(self._drawn, seed)
+            while not self._over():
+                scenarios, this = self._ahead.result(), seed
+                seed = self._random.getrandbits(64)
+                self._ahead = pool.submit(self._drawn, seed)
+                if isinstance(self.executor, Local):
+                    # Hypothesis seeds the global generators while it draws, and a run in this process sees them move.
+                    self._ahead.result()
+                self._search(scenarios, this)
 
     def _over(self) -> bool:
         spent = time.monotonic() - self._started
@@ -282,13 +301,26 @@ class Campaign:
                 best = scenario
             return failed
 
+        def polish() -> None:
+            # What fails is kept by its condition.
+            for _ in polished(best, self.subject, fails, found.code):
+                pass
+
         try:
+            for known in self._finds.values():
+                # One mistake breaks many rules: what was shrunk for another one is a good place to start from.
+                if known.shrunk:
+                    fails(known.scenario)
+            polish()
+            done = True
             if saved:
+                before = best
+                deadline = min(deadline, time.monotonic() + clock / 3)
                 rules, key = self._settings([Phase.reuse, Phase.shrink], _SHRINKS), self._store.key(found.code)
                 find(self.strategy, fails, settings=rules, random=self._random, database_key=key)
-            for scenario in polished(best, self.subject, fails):
-                best = scenario
-            done = True
+                done = best == before
+                polish()
+                done = True
         except (NoSuchExample, OutOfTime):
             pass
         return Find(

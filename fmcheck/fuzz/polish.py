@@ -1,20 +1,33 @@
-"""The last part of shrinking: every single thing that could be simpler is tried, so that what stays must be there.
+"""Shrinking by what a scenario means: all that could be simpler is tried, so that what stays must be there.
 
 Hypothesis shrinks the choices from which a scenario was drawn. Axes that were forced to coincide share a choice there,
 and may keep each other from becoming smaller; here they are apart.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from fmcheck.case import Case
 from fmcheck.scenario import Call, Scenario
 from fmcheck.subject import Subject
 
 __all__ = ["polished", "simpler"]
 
 
-def polished(scenario: Scenario, subject: Subject, fails: Callable[[Scenario], bool]) -> Iterator[Scenario]:
-    """Ever simpler failing scenarios; after the last one no single change of :func:`simpler` fails."""
+def polished(
+    scenario: Scenario, subject: Subject, fails: Callable[[Scenario], bool], code: str = ""
+) -> Iterator[Scenario]:
+    """Ever simpler failing scenarios; after the last one no single change of :func:`simpler` fails.
+
+    Args:
+        code: of the rule that fails; asked for alone before other ways are tried.
+    """
+    for candidate in _leaps(scenario, subject, code):
+        if candidate != scenario and fails(candidate):
+            scenario = candidate
+            yield scenario
     # What is made alike can be made different again; no scenario is gone back to.
     seen = {scenario}
     improved = True
@@ -26,6 +39,40 @@ def polished(scenario: Scenario, subject: Subject, fails: Callable[[Scenario], b
                 seen.add(scenario)
                 yield scenario
                 break
+
+
+def _leaps(scenario: Scenario, subject: Subject, code: str) -> Iterator[Scenario]:
+    """Large changes that often are all it takes: one call, no other rule asked, everything smallest but one or two."""
+    asks = (code,) if code in scenario.asks else ()
+    for count in range(3):
+        for kept in itertools.combinations(_AXES, count):
+            yield Scenario((_least(scenario.last, subject, kept),), asks)
+    yield Scenario((scenario.last,), asks)
+    yield Scenario(tuple(_least(call, subject, ("size",)) for call in scenario.calls), asks)
+    yield Scenario(scenario.calls, asks)
+
+
+# How many shapes are tried whose axes are smaller together.
+_SHAPES = 256
+_AXES = ("prompts", "size", "steps", "scale", "seed", "dtype", "kind")
+
+
+def _least(call: Call, subject: Subject, kept: tuple[str, ...]) -> Call:
+    """The smallest call, but for the axes that are kept."""
+    multiple, case = subject.spec.multiple, call.case
+    sizes = subject.sizes or ((multiple, multiple),)
+    size = (case.height, case.width) if "size" in kept else min(sizes, key=lambda size: (size[0] * size[1], size))
+    least = Case(
+        prompts=case.prompts if "prompts" in kept else case.prompts[:1],
+        height=size[0],
+        width=size[1],
+        num_steps=case.num_steps if "steps" in kept else 1,
+        guidance_scale=case.guidance_scale if "scale" in kept else subject.spec.neutral_scale,
+        seed=case.seed if "seed" in kept else 0,
+        dtype=case.dtype if "dtype" in kept else subject.case.dtype,
+        device=case.device,
+    )
+    return replace(call, case=least) if "kind" in kept else Call(case=least)
 
 
 def simpler(scenario: Scenario, subject: Subject) -> Iterator[Scenario]:
@@ -61,11 +108,11 @@ def _simpler_calls(call: Call, subject: Subject) -> Iterator[Call]:
     for batch in range(1, case.batch):
         yield call.but(prompts=case.prompts[:batch])
     yield from (call.but(height=h, width=w) for h, w in _smaller_sizes(call, subject))
-    yield from _coinciding(call, subject)
     yield from (call.but(num_steps=steps) for steps in range(1, case.num_steps))
     yield from (call.but(guidance_scale=scale) for scale in _simpler_scales(call, subject))
     yield from (call.but(seed=seed) for seed in (0, 1) if seed < case.seed)
     yield from (call.but(prompts=prompts) for prompts in _simpler_prompts(case.prompts))
+    yield from _smaller_together(call, subject)
 
 
 def _smaller_sizes(call: Call, subject: Subject) -> list[tuple[int, int]]:
@@ -79,22 +126,15 @@ def _smaller_sizes(call: Call, subject: Subject) -> list[tuple[int, int]]:
     return sorted(smaller, key=lambda size: (size[0] * size[1], max(size), size))
 
 
-def _coinciding(call: Call, subject: Subject) -> Iterator[Call]:
-    """Axes that are equal, made smaller together."""
-    case, spec = call.case, subject.spec
-    _, h, w = spec.latent_size(case.height, case.width)
-    cell = spec.downsampling
-    if subject.sizes is not None or spec.multiple != cell:
-        return
-    for side in range(1, max(h, w)):
-        rows = case.prompts[:side] if case.batch in (h, w) else case.prompts
-        size = {"height": side * cell if h >= side else case.height, "width": side * cell if w >= side else case.width}
-        if h == w:
-            yield call.but(prompts=rows, **size)
-        elif case.batch == h > side:
-            yield call.but(prompts=rows, height=side * cell)
-        elif case.batch == w > side:
-            yield call.but(prompts=rows, width=side * cell)
+def _smaller_together(call: Call, subject: Subject) -> Iterator[Call]:
+    """Batch, height and width smaller at once, the smallest first: a defect may need two of them to agree."""
+    case = call.case
+    sizes = [*_smaller_sizes(call, subject), (case.height, case.width)]
+    shapes = [(batch, height, width) for batch in range(1, case.batch + 1) for height, width in sizes]
+    shapes.sort(key=lambda shape: (math.prod(shape), shape))
+    for batch, height, width in shapes[:_SHAPES]:
+        if batch < case.batch and (height, width) != (case.height, case.width):
+            yield call.but(prompts=case.prompts[:batch], height=height, width=width)
 
 
 def _simpler_scales(call: Call, subject: Subject) -> list[float]:

@@ -112,4 +112,5 @@ def merged(reports: Iterable[FuzzReport]) -> FuzzReport:
         refused=refused,
         unsteady=tuple(finding for report in found for finding in report.unsteady),
         seconds=max(report.seconds for report in found),
+        interrupted=any(report.interrupted for report in found),
     )

@@ -85,14 +85,16 @@ def fuzz_page(report: FuzzReport, context: Context, width: int, *, seed: int, ve
         page.row("unsteady", f"{finding}; once, and never again on a new model object")
     page.blank()
     page.text(
-        f"{plural(report.examples, 'example')}, {plural(report.runs - report.examples, 'further run')} to confirm and to "
-        f"shrink, {report.seconds:.1f} s, seed {seed}"
+        f"{plural(report.examples, 'example')}, {plural(report.runs - report.examples, 'run')} to confirm and shrink, "
+        f"{report.seconds:.1f} s, seed {seed}"
     )
+    if report.interrupted:
+        page.text("interrupted; what was found until then stands", style="bold yellow")
     failed = [found.code for found in report.finds if found.code != MEMORY]
     if failed:
         page.text(f"{plural(len(failed), 'rule')} broken ({some(failed)})", label="FAILED:", label_style="bold red")
     else:
-        page.line(("CLEAN", "bold green"))
+        page.line(("CLEAN", "bold green") if not report.interrupted else "nothing found so far")
     return page
 
 

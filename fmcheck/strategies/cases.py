@@ -38,7 +38,7 @@ def cases(
     """Cases that the subject can be asked for, within the budget.
 
     Args:
-        dtypes: of the network; by default those that the subject declares, the native one in half of the cases.
+        dtypes: of the network; by default those that the subject declares, the native one more often.
         devices: by default that of the native case.
     """
     filled = (domain or Domain()).of(subject)
@@ -48,7 +48,8 @@ def cases(
     if mode == "distinct" and subject.sizes is None:
         height, width = _told_apart(subject, height, width)
     # Neither the prompts nor the steps may take all that the size leaves.
-    most = max(1, min(filled.max_batch, math.isqrt(4 * (budget // (height * width)))))
+    affordable = budget // (height * width)
+    most = max(1, min(filled.max_batch, affordable, math.isqrt(4 * affordable)))
     channels, h, w = subject.spec.latent_size(height, width)
     batch = _forced_batch(mode, h, w) or draw(batch_sizes(most))
     if mode == "distinct":
@@ -66,7 +67,7 @@ def cases(
         num_steps=steps,
         guidance_scale=draw(guidance_scales(subject.spec, filled.weights)),
         seed=draw(seeds()),
-        dtype=draw(st.just(native) | st.sampled_from(tuple(dtypes or subject.dtypes))),
+        dtype=draw(st.sampled_from((native, *(dtypes or subject.dtypes)))),
         device=draw(st.sampled_from(tuple(devices or (subject.case.device,)))),
     )
 

@@ -36,7 +36,8 @@ def scenarios(
         devices: by default that of the native case.
     """
     filled = (domain or Domain()).of(subject)
-    count = draw(st.sampled_from((1,) * 5 + (2,) * 2 + (_MOST_CALLS,)))
+    # No more calls than the budget has cells for.
+    count = min(draw(st.sampled_from((1,) * 5 + (2,) * 2 + (_MOST_CALLS,))), _affordable(filled, subject))
     asked = _asked(draw, asks) if count == 1 else ()
     share = replace(filled, budget=max(1, (filled.budget or 1) // (_ASKING if asked else count)))
     fresh = cases(subject, share, devices=devices)
@@ -57,18 +58,22 @@ def _asked(draw: st.DrawFn, asks: Sequence[str]) -> tuple[str, ...]:
 
 def _changed(draw: st.DrawFn, call: Call, subject: Subject, domain: Domain) -> Call:
     """The call before with one thing changed, or with nothing changed."""
-    case = call.case
+    case, budget = call.case, domain.of(subject).budget or 1
     what = draw(st.sampled_from(["nothing", "turned", "size", "batch", "steps", "scale", "seed", "prompts"]))
     if what == "turned" and (subject.sizes is None or (case.width, case.height) in subject.sizes):
         return call.but(height=case.width, width=case.height)
     if what == "size":
-        other = draw(cases(subject, domain)).but(prompts=case.prompts[:1])
-        return call.but(height=other.height, width=other.width, prompts=case.prompts[: _rows(domain, other, call)])
+        other = draw(cases(subject, domain))
+        pixels = other.height * other.width
+        steps = min(case.num_steps, max(1, budget // pixels))
+        rows = max(1, budget // (pixels * steps))
+        return call.but(height=other.height, width=other.width, num_steps=steps, prompts=case.prompts[:rows])
     if what == "batch":
-        most = max(1, min(domain.max_batch, (domain.budget or 1) // (call.cost // case.batch)))
+        most = max(1, min(domain.max_batch, budget // (call.cost // case.batch)))
         return call.but(prompts=draw(prompt_lists(subject, draw(st.integers(1, most)))), tokens="plain")
     if what == "steps":
-        return call.but(num_steps=draw(step_counts(max(case.num_steps, min(domain.max_steps, 12)))))
+        most = max(1, min(domain.max_steps, budget // (call.cost // case.num_steps)))
+        return call.but(num_steps=draw(step_counts(most)))
     if what == "scale":
         return call.but(guidance_scale=draw(guidance_scales(subject.spec, domain.weights)))
     if what == "seed":
@@ -78,6 +83,5 @@ def _changed(draw: st.DrawFn, call: Call, subject: Subject, domain: Domain) -> C
     return call
 
 
-def _rows(domain: Domain, other: object, call: Call) -> int:
-    size = getattr(other, "height", 1) * getattr(other, "width", 1)
-    return max(1, (domain.budget or 1) // (size * call.case.num_steps))
+def _affordable(domain: Domain, subject: Subject) -> int:
+    return max(1, (domain.budget or 1) // subject.spec.multiple**2)
