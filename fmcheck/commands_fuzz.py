@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmcheck.commands import contained, stdout, width_of
+from fmcheck.errors import InternalError
 from fmcheck.fuzz import Find, FuzzReport
 from fmcheck.fuzz.workers import run_workers
 from fmcheck.fuzz_gate import Hunt
@@ -73,6 +74,8 @@ def fuzz(
         reporter = _Reporter(gate, repro_dir, quiet=output_format == "json", bar=bar, total=total)
         report = _run(hunt, workers, reporter)
     _conclude(report, gate, reporter, hunt.limits.seed, output_format, verbose=verbose)
+    if report.broken:
+        raise InternalError("; ".join(report.broken))
     if report.interrupted:
         return 130
     return int(any(found.code != MEMORY or strict for found in report.finds))

@@ -21,15 +21,22 @@ def list_all() -> None:
     console = stdout()
     page = Page(width_of(console))
     page.line(("mutants", "bold"), f" ({len(all_mutants())}), each with the rule that must catch it")
-    for mutant in all_mutants():
-        page.line("  ", (mutant.caught_by, "bold red"), " ", (mutant.name, "bold"))
-        page.text(mutant.summary, indent=8)
-    page.blank()
+    _list(page, all_mutants())
+    odd = all_mutants(odd=True)
+    page.line(("odd mutants", "bold"), f" ({len(odd)}), which only `fmcheck fuzz mutant:NAME` finds")
+    _list(page, odd)
     page.line(("correct variations", "bold"), f" ({len(all_variations())}), on which every rule must be silent")
     for variation in all_variations():
         page.line("  ", (variation.name, "bold"))
         page.text(variation.summary, indent=8)
     page.show(console)
+
+
+def _list(page: Page, mutants: list[Mutant]) -> None:
+    for mutant in mutants:
+        page.line("  ", (mutant.caught_by, "bold red"), " ", (mutant.name, "bold"))
+        page.text(mutant.summary, indent=8)
+    page.blank()
 
 
 def prove(names: list[str], *, full: bool = False) -> int:

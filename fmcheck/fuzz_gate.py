@@ -3,16 +3,15 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+from hypothesis.database import DirectoryBasedExampleDatabase
 
-from fmcheck.fuzz import Campaign, Executor, Isolated, Limits, Local
+from fmcheck.fuzz import Campaign, Isolated, Limits, campaign_of
 from fmcheck.gate import prepare
 from fmcheck.repro.spool import Spool
-from fmcheck.rules import select_rules
-from fmcheck.strategies import Domain, scenarios
-from fmcheck.trial import CRASH, HANG, MEMORY, Bench
+from fmcheck.strategies import Domain
+from fmcheck.trial import Bench
 
-__all__ = ["Hunt", "campaign_of"]
+__all__ = ["Hunt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +66,3 @@ class Hunt:
         return replace(
             self, limits=replace(self.limits, examples=None if examples is None else -(-examples // workers))
         )
-
-
-def campaign_of(
-    bench: Bench,
-    executor: Executor | None = None,
-    *,
-    domain: Domain | None = None,
-    limits: Limits | None = None,
-    database: ExampleDatabase | None = None,
-) -> Campaign:
-    """A campaign over the scenarios of a bench's subject, judged by its rules; by default in this process."""
-    codes = [rule.code for rule in bench.rules]
-    asks = [rule.code for rule in select_rules(bench.select, bench.ignore) if rule.wishes is not None]
-    return Campaign(
-        subject=bench.subject,
-        executor=executor or Local(bench),
-        strategy=scenarios(bench.subject, domain, asks=asks),
-        limits=limits or Limits(),
-        database=database,
-        codes=[*codes, CRASH, HANG, MEMORY],
-    )

@@ -5,9 +5,8 @@ from contextlib import closing
 
 from hypothesis import settings
 
-from fmcheck.fuzz import Find, Isolated, Limits, Local
+from fmcheck.fuzz import Find, Isolated, Limits, Local, campaign_of
 from fmcheck.fuzz.profiles import limits_of
-from fmcheck.fuzz_gate import campaign_of
 from fmcheck.outcome import Expected
 from fmcheck.report.context import Context
 from fmcheck.report.fuzz import find_page

@@ -2,13 +2,13 @@
 
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fmcheck.errors import DeclarationError, InternalError
 from fmcheck.outcome import Finding, Outcome
 from fmcheck.record.watch import global_random_state
-from fmcheck.rules import Severity, get_rule, select_rules
+from fmcheck.rules import Rule, Severity, get_rule, select_rules
 from fmcheck.scenario import Call, Scenario
 from fmcheck.session import Models, Session
 from fmcheck.subject import Subject
@@ -20,6 +20,7 @@ __all__ = ["CRASH", "HANG", "MEMORY", "Bench", "Verdict", "failure", "wishes_of"
 CRASH, HANG, MEMORY = "CRASH", "HANG", "MEMORY"
 _NAMES = {CRASH: "process-died", HANG: "time-limit", MEMORY: "out-of-memory"}
 _HISTORY = "FM717"
+_BROKE = "fmcheck broke, please report it: "
 # Models that are thrown away between two collections of garbage.
 _SWEEP = 8
 # Of so many scenarios on used objects, one has all its weights compared bit for bit.
@@ -34,6 +35,7 @@ class Verdict:
         findings: of every rule, and of those that end a trial; notes are left out.
         judged: codes of the rules that compared something.
         refused: why the subject's own tokenizer or build took no such scenario; empty when it did.
+        broken: rules that broke, which is fmcheck's own defect.
         runs: names of the runs that were made.
         generate_seconds, seconds: in the model, and in all.
     """
@@ -41,6 +43,7 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     judged: tuple[str, ...] = ()
     refused: str = ""
+    broken: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     generate_seconds: float = 0.0
     seconds: float = 0.0
@@ -111,7 +114,6 @@ class Bench:
 
         Raises:
             DeclarationError: the subject's declaration is wrong (not: its tokenizer refuses these prompts).
-            InternalError: a rule broke.
         """
         session = self.session(scenario, fresh=fresh)
         try:
@@ -148,6 +150,7 @@ class Bench:
             findings=tuple(findings),
             judged=tuple(dict.fromkeys(o.rule.code for o in outcomes if o.checks)),
             refused=refused,
+            broken=tuple(o.reason.removeprefix(_BROKE) for o in outcomes if o.reason.startswith(_BROKE)),
             runs=tuple(session.wanted),
             generate_seconds=session.generate_seconds,
             seconds=time.perf_counter() - started,
@@ -159,13 +162,13 @@ class Bench:
         codes = {rule.code for rule in self.rules}
         for rule in self.rules:
             if rule.wishes is None:
-                yield session.judge(rule, over=wishes)
+                yield _judged_if_whole(session, rule, wishes)
         if len(wishes) > 1 and _HISTORY in codes:
-            yield session.judge(get_rule(_HISTORY), over=_held_against_new(wishes[-1]))
+            yield _judged_if_whole(session, get_rule(_HISTORY), _held_against_new(wishes[-1]))
         for code in scenario.asks:
             rule = get_rule(code)
             if rule.code in codes:
-                yield session.judge(rule)
+                yield _judged_if_whole(session, rule, None)
 
 
 def wishes_of(scenario: Scenario) -> list[Wish]:
@@ -192,6 +195,14 @@ def _held_against_new(wish: Wish) -> Mapping[str, Wish]:
         fresh=True,
     )
     return {wish.name: wish, f"fresh {wish.name}": twin}
+
+
+def _judged_if_whole(session: Session, rule: Rule, over: Sequence[Wish] | Mapping[str, Wish] | None) -> Outcome:
+    """The outcome of a rule. One that breaks is not to blame on the others, whose verdicts are wanted."""
+    try:
+        return session.judge(rule, over=over)
+    except InternalError as error:
+        return Outcome(rule=rule, status="not informative", reason=f"{_BROKE}{error}")
 
 
 def _made(session: Session, wish: Wish) -> Run | None:

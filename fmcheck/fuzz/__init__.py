@@ -2,5 +2,6 @@
 
 from fmcheck.fuzz.campaign import Campaign, Find, FuzzReport, Limits
 from fmcheck.fuzz.executor import Executor, Isolated, Local
+from fmcheck.fuzz.over import campaign_of, examples_until
 
-__all__ = ["Campaign", "Executor", "Find", "FuzzReport", "Isolated", "Limits", "Local"]
+__all__ = ["Campaign", "Executor", "Find", "FuzzReport", "Isolated", "Limits", "Local", "campaign_of", "examples_until"]

@@ -1,6 +1,6 @@
 """A campaign: search the scenarios of a subject, and shrink what is found, for every rule by itself.
 
-Hypothesis draws, replays and shrinks through its public `find`. Every rule has a condition and a database key of its
+Hypothesis draws, replays and shrinks. Every rule has a condition and a database key of its
 own, so that each one's failure is a bug by itself: the example of a scenario that breaks rules not yet known to be
 broken is saved for each of them, each is shrunk, and the search goes on for the others.
 """
@@ -8,13 +8,12 @@ broken is saved for each of them, each is shrunk, and the search goes on for the
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
-from hypothesis import Phase, find, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
 from hypothesis.database import ExampleDatabase, InMemoryExampleDatabase
-from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
 from fmcheck.errors import DeclarationError
@@ -63,7 +62,8 @@ class Limits:
             raise DeclarationError(f"fuzz: examples: expected a positive integer; found {self.examples!r}")
         for name in ("seconds", "shrink_seconds"):
             value = getattr(self, name)
-            if value is not None and not (is_finite_number(value) and value > 0):
+            optional = name == "seconds" and value is None
+            if not optional and not (is_finite_number(value) and value > 0):
                 raise DeclarationError(f"fuzz: {name}: expected a number above 0; found {value!r}")
         if not (is_count(self.seed) or (type(self.seed) is int and self.seed == 0)):
             raise DeclarationError(f"fuzz: seed: expected an integer from 0; found {self.seed!r}")
@@ -99,6 +99,7 @@ class FuzzReport:
         runs: scenarios that were run in all.
         refused: reasons for which the subject took no such scenario, and how often.
         unsteady: rules that failed once on a used model object, and never again on a new one or after the same calls.
+        broken: rules that broke, which is fmcheck's own defect.
         interrupted: whether Ctrl-C ended it; what was found until then is here.
     """
 
@@ -110,7 +111,12 @@ class FuzzReport:
     refused: dict[str, int]
     unsteady: tuple[Finding, ...]
     seconds: float
+    broken: tuple[str, ...] = ()
     interrupted: bool = False
+
+
+class _Found(Exception):
+    """Ends a search of Hypothesis."""
 
 
 def _ignore(*_: object) -> None:
@@ -131,6 +137,7 @@ class Campaign:
         on_example: called with the number of examples so far.
         on_first: called with a new failure as soon as it is known, before it is shrunk.
         on_find: called when its shrinking has ended.
+        shrinks: whether failures are shrunk at all.
     """
 
     subject: Subject
@@ -144,6 +151,7 @@ class Campaign:
     on_example: Callable[[int], None] = _ignore
     on_first: Callable[[Find], None] = _ignore
     on_find: Callable[[Find], None] = _ignore
+    shrinks: bool = True
 
     def run(self) -> FuzzReport:
         """Replay what is known, search, shrink.
@@ -172,6 +180,7 @@ class Campaign:
             coverage=self._judging.coverage,
             refused=dict(self._judging.refused),
             unsteady=tuple(self._judging.unsteady),
+            broken=tuple(self._judging.broken),
             seconds=time.monotonic() - self._started,
             interrupted=interrupted,
         )
@@ -205,10 +214,34 @@ class Campaign:
         seconds = self.limits.seconds
         return None if seconds is None else max(0.0, self._started + seconds - time.monotonic())
 
-    def _settings(self, phases: Iterable[Phase], examples: int) -> settings:
-        return settings(
-            max_examples=examples, phases=tuple(phases), database=self._store, deadline=None, derandomize=False
+    def _first(
+        self, condition: Callable[[Scenario], bool], *phases: Phase, examples: int, seed: int, key: bytes | None = None
+    ) -> Scenario | None:
+        """Hypothesis' `find`, which with a seed of its own uses no database; None where nothing was found."""
+        found: Scenario | None = None
+
+        @given(self.strategy)
+        def search(scenario: Scenario) -> None:
+            nonlocal found
+            if condition(scenario):
+                found = scenario
+                raise _Found
+
+        rules = settings(
+            max_examples=examples,
+            phases=phases,
+            database=None if key is None else self._store.under(key),
+            deadline=None,
+            derandomize=False,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
         )
+        # In this order: a seed takes the database away.
+        try:
+            rules(seeded(seed)(search))()
+        except _Found:
+            return found
+        return None
 
     def _search(self, scenarios: list[Scenario], seed: int) -> None:
         """Judge the scenarios of one round, and shrink what fails."""
@@ -230,26 +263,20 @@ class Campaign:
             drawn[scenario] = None
             return False
 
-        with suppress(NoSuchExample):
-            rules = settings(self._settings([Phase.generate], _ROUND), database=None)
-            find(self.strategy, collect, settings=rules, random=Random(seed))
+        self._first(collect, Phase.generate, examples=_ROUND, seed=seed)
         return list(drawn)
 
     def _saved(self, codes: list[str], scenario: Scenario, seed: int) -> bool:
         """Draw a round again up to the scenario that failed, whose example is saved for every rule that it breaks."""
         self._ahead.result()
-        self._store.last = None
         key = self._store.key("search")
-        rules = self._settings([Phase.generate], _ROUND)
-        with suppress(NoSuchExample):
-            find(self.strategy, lambda other: other == scenario, settings=rules, random=Random(seed), database_key=key)
-        example = self._store.last
-        if example is None:
-            return False
-        self._store.delete(key, example)
-        for code in codes:
-            self._store.save(self._store.key(code), example)
-        return True
+        self._first(lambda other: other == scenario, Phase.generate, examples=_ROUND, seed=seed, key=key)
+        examples = list(self._store.fetch(key))
+        for example in examples:
+            self._store.delete(key, example)
+            for code in codes:
+                self._store.save(self._store.key(code), example)
+        return bool(examples)
 
     def _judged_from_history(self) -> None:
         """Failures that only earlier calls of the same object bring about: found on the way, never drawn as such."""
@@ -262,12 +289,10 @@ class Campaign:
         def condition(scenario: Scenario) -> bool:
             return code in self._judging.failing(scenario)
 
-        try:
-            rules, key = self._settings([Phase.reuse], 100), self._store.key(code)
-            scenario = find(self.strategy, condition, settings=rules, random=self._random, database_key=key)
-        except NoSuchExample:
-            return
-        self._found([code], scenario, saved=True, example=0)
+        key = self._store.key(code)
+        scenario = self._first(condition, Phase.reuse, examples=100, seed=self.limits.seed, key=key)
+        if scenario is not None:
+            self._found([code], scenario, saved=True, example=0)
 
     def _found(self, codes: list[str], scenario: Scenario, *, saved: bool, example: int | None = None) -> None:
         """Say what is broken, all of it before any is shrunk; then shrink each."""
@@ -282,7 +307,7 @@ class Campaign:
             )
             self._finds[code] = first
             self.on_first(first)
-        for code in codes:
+        for code in codes if self.shrinks else ():
             self._finds[code] = self._shrunk(self._finds[code], saved=saved)
             self.on_find(self._finds[code])
 
@@ -316,12 +341,12 @@ class Campaign:
             if saved:
                 before = best
                 deadline = min(deadline, time.monotonic() + clock / 3)
-                rules, key = self._settings([Phase.reuse, Phase.shrink], _SHRINKS), self._store.key(found.code)
-                find(self.strategy, fails, settings=rules, random=self._random, database_key=key)
+                key = self._store.key(found.code)
+                self._first(fails, Phase.reuse, Phase.shrink, examples=_SHRINKS, seed=self.limits.seed, key=key)
                 done = best == before
                 polish()
                 done = True
-        except (NoSuchExample, OutOfTime):
+        except OutOfTime:
             pass
         return Find(
             code=found.code,

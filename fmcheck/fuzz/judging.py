@@ -8,7 +8,7 @@ from fmcheck.fuzz.executor import Executor
 from fmcheck.outcome import Finding
 from fmcheck.scenario import Call, Scenario
 from fmcheck.subject import Subject
-from fmcheck.trial import Verdict
+from fmcheck.trial import CRASH, HANG, MEMORY, Verdict
 
 __all__ = ["Judging", "OutOfTime"]
 
@@ -41,6 +41,7 @@ class Judging:
         self.coverage = Coverage()
         self.refused: Counter[str] = Counter()
         self.unsteady: list[Finding] = []
+        self.broken: list[str] = []
         self.examples = 0
         self.runs = 0
 
@@ -62,21 +63,31 @@ class Judging:
             return self._failed[scenario]
         verdict = self._run(scenario, fresh=False)
         codes = verdict.failing(strict=self._strict)
+        missing: list[str] = []
         if codes:
             used = verdict
             verdict = self._run(scenario, fresh=True)
             missing = [code for code in codes if code not in verdict.failing(strict=self._strict)]
             if missing:
                 self._blame_history(missing, scenario, used)
-        else:
-            self._used = [*self._used, *scenario.calls][-_HISTORY:]
-            if len(scenario.calls) > 1:
-                self._other = [*self._other, scenario.last][-_HISTORY:]
+        if not missing:
+            self._remember(scenario, codes)
         if verdict.failing(strict=self._strict):
             self._failed[scenario] = verdict
         else:
             self._passed.add(scenario)
         return verdict
+
+    def _remember(self, scenario: Scenario, codes: list[str]) -> None:
+        """Keep what the shared objects were asked for, also where it failed: that is part of their history."""
+        if not {CRASH, HANG, MEMORY}.isdisjoint(codes):
+            # They went with their process, or were left half-way.
+            self._used, self._other = [], []
+            self._executor.renew()
+            return
+        self._used = [*self._used, *scenario.calls][-_HISTORY:]
+        if len(scenario.calls) > 1:
+            self._other = [*self._other, scenario.last][-_HISTORY:]
 
     def _run(self, scenario: Scenario, *, fresh: bool) -> Verdict:
         self._before(scenario)
@@ -84,6 +95,7 @@ class Judging:
         verdict = self._executor.judge(scenario, fresh=fresh)
         if verdict.refused:
             self.refused[verdict.refused.partition(":")[0]] += 1
+        self.broken += [text for text in verdict.broken if text not in self.broken]
         self.coverage.note(scenario, verdict, self._subject)
         return verdict
 

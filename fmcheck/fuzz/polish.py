@@ -6,8 +6,10 @@ and may keep each other from becoming smaller; here they are apart.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from fmcheck.case import Case
 from fmcheck.scenario import Call, Scenario
@@ -28,6 +30,8 @@ def polished(
         if candidate != scenario and fails(candidate):
             scenario = candidate
             yield scenario
+            # Those that follow keep more.
+            break
     # What is made alike can be made different again; no scenario is gone back to.
     seen = {scenario}
     improved = True
@@ -54,6 +58,8 @@ def _leaps(scenario: Scenario, subject: Subject, code: str) -> Iterator[Scenario
 
 # How many shapes are tried whose axes are smaller together.
 _SHAPES = 256
+# And how many pairs of steps and one other axis.
+_PAIRS = 128
 _AXES = ("prompts", "size", "steps", "scale", "seed", "dtype", "kind")
 
 
@@ -92,11 +98,14 @@ def simpler(scenario: Scenario, subject: Subject) -> Iterator[Scenario]:
         for other in _simpler_calls(call, subject):
             yield Scenario((*calls[:place], other, *calls[place + 1 :]), asks)
     if len(calls) > 1:
+        yield from _sides_in_common(scenario, subject)
         yield from _all_alike(scenario, subject)
 
 
 def _simpler_calls(call: Call, subject: Subject) -> Iterator[Call]:
     case = call.case
+    if call.kind != "generate":
+        yield replace(call, kind="generate")
     if call.tokens != "plain":
         yield replace(call, tokens="plain")
     if call.global_seed:
@@ -113,6 +122,7 @@ def _simpler_calls(call: Call, subject: Subject) -> Iterator[Call]:
     yield from (call.but(seed=seed) for seed in (0, 1) if seed < case.seed)
     yield from (call.but(prompts=prompts) for prompts in _simpler_prompts(case.prompts))
     yield from _smaller_together(call, subject)
+    yield from _smaller_with_steps(call, subject)
 
 
 def _smaller_sizes(call: Call, subject: Subject) -> list[tuple[int, int]]:
@@ -135,6 +145,15 @@ def _smaller_together(call: Call, subject: Subject) -> Iterator[Call]:
     for batch, height, width in shapes[:_SHAPES]:
         if batch < case.batch and (height, width) != (case.height, case.width):
             yield call.but(prompts=case.prompts[:batch], height=height, width=width)
+
+
+def _smaller_with_steps(call: Call, subject: Subject) -> Iterator[Call]:
+    """Steps and one other axis smaller at once: something of length `K` may have met an axis of that length."""
+    case = call.case
+    others: list[dict[str, Any]] = [{"prompts": case.prompts[:batch]} for batch in range(1, case.batch)]
+    others += [{"height": height, "width": width} for height, width in _smaller_sizes(call, subject)]
+    pairs = [call.but(num_steps=steps, **other) for steps in range(1, case.num_steps) for other in others]
+    yield from sorted(pairs, key=lambda pair: pair.cost)[:_PAIRS]
 
 
 def _simpler_scales(call: Call, subject: Subject) -> list[float]:
@@ -162,9 +181,28 @@ def _simpler_prompts(prompts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def _all_alike(scenario: Scenario, subject: Subject) -> Iterator[Scenario]:
     """Every call with the seed, the steps, the scale or the prompts of its first: what is equal matters less."""
-    first = scenario.calls[0].case
-    for name in ("seed", "num_steps", "guidance_scale", "prompts"):
-        alike = Scenario(tuple(call.but(**{name: getattr(first, name)}) for call in scenario.calls), scenario.asks)
-        cost = [call.cost for call in alike.calls]
-        if alike != scenario and cost <= [call.cost for call in scenario.calls]:
+    cases = [call.case for call in scenario.calls]
+    ranks: dict[str, Callable[[Case], Any]] = {
+        "seed": lambda case: case.seed,
+        "num_steps": lambda case: case.num_steps,
+        "guidance_scale": lambda case: _plainness(case.guidance_scale - subject.spec.neutral_scale),
+        "prompts": lambda case: (case.batch, sum(map(len, case.prompts))),
+    }
+    for name, rank in ranks.items():
+        value = getattr(cases[0], name)
+        alike = Scenario(tuple(call.but(**{name: value}) for call in scenario.calls), scenario.asks)
+        # A first one that is larger would undo what has become smaller.
+        if alike != scenario and rank(cases[0]) == min(map(rank, cases)):
             yield alike
+
+
+def _sides_in_common(scenario: Scenario, subject: Subject) -> Iterator[Scenario]:
+    """A side that several calls share, smaller in all of them: what is kept under it must be found again."""
+    multiple = subject.spec.multiple
+    for name in ("height", "width") if subject.sizes is None else ():
+        counts = Counter(getattr(call.case, name) for call in scenario.calls)
+        for side in (side for side, count in counts.items() if count > 1):
+            for smaller in range(multiple, side, multiple):
+                changed = {side: {name: smaller}}
+                calls = (call.but(**changed.get(getattr(call.case, name), {})) for call in scenario.calls)
+                yield Scenario(tuple(calls), scenario.asks)

@@ -112,5 +112,6 @@ def merged(reports: Iterable[FuzzReport]) -> FuzzReport:
         refused=refused,
         unsteady=tuple(finding for report in found for finding in report.unsteady),
         seconds=max(report.seconds for report in found),
+        broken=tuple(dict.fromkeys(text for report in found for text in report.broken)),
         interrupted=any(report.interrupted for report in found),
     )

@@ -61,20 +61,6 @@ def tiles_without_the_remainder(model: TinyFlowModel) -> None:
     wrap(model.autoencoder, "decode", tiled)
 
 
-@mutant("FM702", odd=True)
-def large_batches_decoded_in_halves(model: TinyFlowModel) -> None:
-    """Batches that do not fit the decoder's memory are decoded in two halves of `B // 2` rows."""
-    most = 192
-
-    def halved(decode: Any, x: Tensor) -> Tensor:
-        rows = len(x) // 2
-        if len(x) * x.shape[-2:].numel() <= most or not rows:
-            return decode(x)  # type: ignore[no-any-return]
-        return torch.cat([decode(x[:rows]), decode(x[rows : 2 * rows])])
-
-    wrap(model.autoencoder, "decode", halved)
-
-
 @mutant("FM501", odd=True)
 def channels_found_by_their_number(model: TinyFlowModel) -> None:
     """Tokens are unpacked by looking for the axis with 32 entries, which may be that of 32 cells."""

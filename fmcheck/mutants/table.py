@@ -4,12 +4,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fmcheck.fuzz import Limits, campaign_of, examples_until
 from fmcheck.mutants.registry import Mutant
 from fmcheck.run import Report, check
+from fmcheck.strategies import Domain
 from fmcheck.subject import Subject
 from fmcheck.subjects.tiny import subject as tiny
+from fmcheck.trial import Bench
 
 __all__ = ["Kill", "kill_table"]
+
+# Of a campaign on an odd mutant; the budget keeps its cases as small as witnesses are.
+_EXAMPLES, _BUDGET = 200, 2**17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +25,7 @@ class Kill:
     Attributes:
         by_named: whether the rule that the mutant names found it.
         also: codes of the other rules with a finding; known only where all rules were asked.
-        calls: `generate()` calls that were made.
+        calls: `generate()` calls that were made; examples of the campaign for an odd mutant.
     """
 
     mutant: Mutant
@@ -43,7 +49,7 @@ def kill_table(
     *,
     full: bool = False,
 ) -> list[Kill]:
-    """Judge every mutant by the rule that it names, in the runs of the standard plan.
+    """Judge every mutant by the rule that it names, in the runs of the standard plan, or by a campaign if it is odd.
 
     Args:
         on_mutant: called with every line of the table as soon as it is known, for progress displays.
@@ -62,6 +68,8 @@ def kill_table(
 def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
     started = time.perf_counter()
     broken = mutant.change(subject)
+    if mutant.odd:
+        return _odd_kill(mutant, broken)
     report = check(broken, select=() if full else (mutant.caught_by,))
     if mutant.caught_by not in _codes(report) and not full:
         report = check(broken)
@@ -71,6 +79,20 @@ def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
         by_named=mutant.caught_by in codes,
         also=tuple(code for code in codes if code != mutant.caught_by),
         calls=report.calls,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _odd_kill(mutant: Mutant, broken: Subject) -> Kill:
+    """What a campaign with a fixed seed makes of a mutant that the standard plan does not show."""
+    started = time.perf_counter()
+    campaign = campaign_of(Bench(broken), domain=Domain(budget=_BUDGET), limits=Limits(examples=_EXAMPLES))
+    examples = examples_until(mutant.caught_by, campaign)
+    return Kill(
+        mutant=mutant,
+        by_named=examples is not None,
+        also=(),
+        calls=examples or _EXAMPLES,
         seconds=time.perf_counter() - started,
     )
 

@@ -72,6 +72,14 @@ class Move(Memo):
 
     @cached_property
     def delta(self) -> Tensor:
+        """`end - start` in float64.
+
+        Raises:
+            NotInformative: the state or the velocity changes its shape on the way, so that nothing can be solved for.
+        """
+        shapes = {tuple(tensor.shape) for tensor in (self.start, self.end, self.cond)}
+        if len(shapes) > 1:
+            raise NotInformative(f"step {self.step} has states and velocities of shapes {shapes} (see FM104, FM105)")
         return self.end.double() - self.start.double()
 
     @cached_property

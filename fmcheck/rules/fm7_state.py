@@ -103,7 +103,8 @@ def _repeats(base: Run, again: Run) -> Iterator[Check]:
     )
     for name, before, after, cause in _pairs(base, again):
         same = bitwise(before, after)
-        yield exact(same, f"{name} differs on the second call; {apart(before, after)}", where=where, diagnosis=cause)
+        message = "" if same else f"{name} differs on the second call; {apart(before, after)}"
+        yield exact(same, message, where=where, diagnosis=cause)
         if not same:
             break
     else:
@@ -146,10 +147,10 @@ def depends_on_history(runs: Mapping[str, Run]) -> Iterator[Check]:
         used, fresh = runs[name], runs[f"fresh {name}"]
         for part, before, after, cause in _pairs(fresh, used):
             same = bitwise(before, after)
+            size = f"{used.case.height}x{used.case.width}"
             yield exact(
                 same,
-                f"{part} at {used.case.height}x{used.case.width} is another one on a new model object; "
-                f"{apart(before, after)}",
+                "" if same else f"{part} at {size} is another one on a new model object; {apart(before, after)}",
                 where=f"runs {used.name} and {fresh.name}",
                 diagnosis=f"{cause}; a cache that another size has filled?",
             )

@@ -56,7 +56,7 @@ def cases(
         # Unless the budget leaves no choice: a model whose native size is its smallest.
         batch = next((other for other in _around(batch, most) if len({other, h, w, channels, h * w}) == 5), batch)
     elif mode in ("h = w", "h w = C"):
-        height, width = _coinciding(mode, subject, height, width, budget // batch)
+        height, width = _coinciding(mode, subject, filled, (height, width), budget // batch)
     batch = min(batch, most)
     steps = draw(step_counts(max(1, min(filled.max_steps, budget // (height * width * batch)))))
     native = subject.case.dtype
@@ -93,9 +93,9 @@ def _forced_batch(mode: str, h: int, w: int) -> int | None:
     return forced.get(mode)
 
 
-def _coinciding(mode: str, subject: Subject, height: int, width: int, pixels: int) -> tuple[int, int]:
+def _coinciding(mode: str, subject: Subject, domain: Domain, size: tuple[int, int], pixels: int) -> tuple[int, int]:
     """The legal size nearest in height at which the axes coincide; the size itself where there is none."""
-    multiple, factor = subject.spec.multiple, subject.spec.downsampling
+    (height, width), multiple, factor = size, subject.spec.multiple, subject.spec.downsampling
     if mode == "h = w":
         wanted = [(side, side) for side in (height, width, min(height, width))]
     else:
@@ -104,10 +104,11 @@ def _coinciding(mode: str, subject: Subject, height: int, width: int, pixels: in
         pairs.sort(key=lambda pair: abs(pair[0] * factor - height))
         wanted = [(rows * factor, columns * factor) for rows, columns in pairs]
     known = subject.sizes and [tuple(size) for size in subject.sizes]
-    for size in wanted:
-        legal = size in known if known else not (size[0] % multiple or size[1] % multiple)
-        if legal and size[0] * size[1] <= pixels:
-            return size
+    most = domain.max_side or multiple
+    for other in wanted:
+        fits = max(other) <= most and not (other[0] % multiple or other[1] % multiple)
+        if (other in known if known else fits) and other[0] * other[1] <= pixels:
+            return other
     return height, width
 
 

@@ -14,6 +14,9 @@ import pytest
 import torch
 
 import fmcheck
+from fmcheck.plan import Run
+from fmcheck.session import Session
+from fmcheck.subject import Request
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,6 +73,23 @@ def interleave(first: Callable[[], object], second: Callable[[], object], pairs:
             fastest[function] = min(fastest[function], spent[function])
         ratios.append(spent[first] / spent[second])
     return Ratios(ratios, fastest[first] / fastest[second])
+
+
+def bare_seconds(session: Session) -> float:
+    """Time of the same calls without recorder, wrappers and rules."""
+    total = 0.0
+    for wish, made in session._runs.items():
+        if not isinstance(made, Run) or made.trace.error is not None:
+            continue
+        model, _ = session.model(wish.case)
+        inputs = session._inputs(model, wish)
+        generator = torch.Generator().manual_seed(wish.case.seed)
+        request = Request(wish.case, inputs, generator, made.trace.images)
+        drive = session.subject.generate if wish.kind == "generate" else session.subject.loss
+        started = time.perf_counter()
+        drive(model, request)
+        total += time.perf_counter() - started
+    return total
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from fmcheck.rules import all_rules
 from fmcheck.run import Session, check
 from fmcheck.subject import Request
 from fmcheck.subjects.tiny import subject
-from tests.benchmarks.conftest import interleave, result_file
+from tests.benchmarks.conftest import bare_seconds, interleave, result_file
 
 pytestmark = pytest.mark.benchmark
 
@@ -66,7 +66,7 @@ def test_whole_run_against_its_own_generate_calls(capsys: pytest.CaptureFixture[
         for rule in all_rules():
             session.judge(rule)
         whole = time.perf_counter() - started
-        bare = _bare_seconds(session)
+        bare = bare_seconds(session)
         ratios.append(whole / bare)
     ratios.sort()
     with capsys.disabled():
@@ -76,23 +76,6 @@ def test_whole_run_against_its_own_generate_calls(capsys: pytest.CaptureFixture[
         figures["range"] = [round(ratios[0], 3), round(ratios[-1], 3)]
         figures["generate calls"] = session.calls
     assert ratios[2] <= 2.0, f"the whole run costs {ratios[2]:.2f} of its bare calls, at most 2 is allowed"
-
-
-def _bare_seconds(session: Session) -> float:
-    """Time of the same calls without recorder, wrappers and rules."""
-    total = 0.0
-    for wish, made in session._runs.items():
-        if not isinstance(made, Run) or made.trace.error is not None:
-            continue
-        model, _ = session.model(wish.case)
-        inputs = session._inputs(model, wish)
-        generator = torch.Generator().manual_seed(wish.case.seed)
-        request = Request(wish.case, inputs, generator, made.trace.images)
-        drive = subject.generate if wish.kind == "generate" else subject.loss
-        started = time.perf_counter()
-        drive(model, request)
-        total += time.perf_counter() - started
-    return total
 
 
 def test_model_state_is_copied_once_per_model() -> None:

@@ -34,7 +34,6 @@ WITNESSES = {
     "sides_clamped_to_four_to_one": _one(1, 5, 1),
     "all_axes_of_one_squeezed": _one(2, 2, 1, scale=1.0),
     "tiles_without_the_remainder": _one(1, 1, 17),
-    "large_batches_decoded_in_halves": _one(5, 4, 10),
     "channels_found_by_their_number": _one(1, 4, 8, 2),
     "weights_given_axes_until_they_fit": _one(1, 2, 1, 2, scale=1.0),
     "fallback_warns_if_both_sides_differ": _one(1, 8, 1),
