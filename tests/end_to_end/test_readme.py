@@ -81,6 +81,7 @@ def test_counts_are_those_of_the_registries() -> None:
     assert f"with {len(all_rules())} rules" in text
     assert f"plants {len(all_mutants())} deliberate defects" in text
     assert f"and {len(all_variations())} correct variations" in text
+    assert f"{len(all_mutants(odd=True))} further ones show only in odd cases" in text
 
 
 def test_the_failure_of_the_readme_is_what_the_command_prints() -> None:
