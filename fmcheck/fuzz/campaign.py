@@ -33,6 +33,8 @@ __all__ = ["Campaign", "Find", "FuzzReport", "Limits"]
 # make axes equal (most of them 1) far more often than the strategies mean to; shorter searches never get there.
 _ROUND = 9
 _SHRINKS = 2000
+# Rounds in a row that draw nothing new: a small space has been seen, and only a clock would end the search.
+_BARREN = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +196,9 @@ class Campaign:
         with ThreadPoolExecutor(1) as pool:
             seed = self._random.getrandbits(64)
             self._ahead = pool.submit(self._drawn, seed)
-            while not self._over():
+            barren = 0
+            while not self._over() and barren < _BARREN:
+                before = self._judging.examples
                 scenarios, this = self._ahead.result(), seed
                 seed = self._random.getrandbits(64)
                 self._ahead = pool.submit(self._drawn, seed)
@@ -202,6 +206,7 @@ class Campaign:
                     # Hypothesis seeds the global generators while it draws, and a run in this process sees them move.
                     self._ahead.result()
                 self._search(scenarios, this)
+                barren = 0 if self._judging.examples > before else barren + 1
 
     def _over(self) -> bool:
         spent = time.monotonic() - self._started

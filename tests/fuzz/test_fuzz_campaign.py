@@ -164,9 +164,9 @@ class TestLimits:
         assert campaign(executor, examples=10**6, seconds=0.2).run().examples <= 5
 
     def test_a_small_space_is_no_endless_search(self) -> None:
-        """When everything was judged, examples no longer grow; a clock must still end it."""
+        """When everything was judged, examples no longer grow, and the campaign ends by itself."""
         only = Scenario((Call(case=SMALL.case),))
-        assert campaign({}, strategy=sampled_from([only]), examples=None, seconds=3.0).run().examples == 1
+        assert campaign({}, strategy=sampled_from([only]), examples=200).run().examples == 1
 
     def test_the_shrink_clock_ends_shrinking_and_says_so(self) -> None:
         executor = Fake({"MY001": last(lambda a: a.w > 2 and a.K > 2 and a.B > 2)})
@@ -261,7 +261,7 @@ class TestDatabase:
         only: SearchStrategy[Scenario] = sampled_from([Scenario((Call(case=SMALL.case),))])
         for strategy in (only, None):
             campaign(
-                {"MY001": WIDE}, strategy=strategy, database=database, codes=("MY001",), examples=None, seconds=0.3
+                {"MY001": WIDE}, strategy=strategy, database=database, codes=("MY001",), examples=None, seconds=3.0
             ).run()
 
     def test_nothing_is_left_of_the_search_itself(self) -> None:
