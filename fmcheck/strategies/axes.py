@@ -196,7 +196,8 @@ def prompt_lists(draw: st.DrawFn, subject: Subject, batch: int) -> tuple[str, ..
         return tuple(_words(words, row, length) for row in range(batch))
     if kind == "long":
         extra = draw(st.integers(0, 4)) if subject.tokenize is not None else 0
-        return tuple(_words(words, row, longest + extra if row % 2 == 0 else 1 + row) for row in range(batch))
+        lengths = [longest + extra if row % 2 == 0 else min(1 + row, longest) for row in range(batch)]
+        return tuple(_words(words, row, length) for row, length in enumerate(lengths))
     lengths = draw(st.lists(st.integers(1, longest), min_size=batch, max_size=batch))
     return tuple(_words(words, 3 * row, length) for row, length in enumerate(lengths))
 

@@ -202,7 +202,7 @@ def test_a_single_size(of: Subject) -> None:
     drawn()
 
 
-@SOME
+@settings(SOME, max_examples=150)
 @given(st.data(), st.sampled_from(["able", "small"]), st.integers(1, 20))
 def test_prompts_are_as_many_as_asked_for_and_made_of_native_words(data: st.DataObject, name: str, batch: int) -> None:
     of = SUBJECTS[name]
@@ -212,7 +212,7 @@ def test_prompts_are_as_many_as_asked_for_and_made_of_native_words(data: st.Data
     assert len(prompts) == batch
     for prompt in prompts:
         assert set(prompt.split()) <= words
-        assert len(prompt.split()) <= longest + (4 if of.tokenize else 0) or name == "small"
+        assert len(prompt.split()) <= longest + (4 if of.tokenize else 0)
 
 
 @SOME
