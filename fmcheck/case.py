@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.errors import DeclarationError, only_keys
 from fmcheck.values import is_count, is_finite_number
 
 __all__ = ["Case"]
@@ -101,12 +101,7 @@ class Case:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "Case":
         """A case from plain data; unknown keys are errors with the nearest known name."""
-        if not isinstance(table, Mapping):
-            raise DeclarationError(f"case: expected a table; found {type(table).__name__}")
-        known = [field.name for field in fields(cls)]
-        for key in table:
-            if key not in known:
-                raise DeclarationError(f"case: unknown key {key!r}{did_you_mean(key, known)}")
+        only_keys(table, "case", (field.name for field in fields(cls)))
         return cls(**table)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """The exception families: the model is wrong, the declaration is wrong, fmcheck is wrong."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "DeclarationError",
@@ -11,6 +11,7 @@ __all__ = [
     "TensorMismatch",
     "did_you_mean",
     "missing",
+    "only_keys",
 ]
 
 
@@ -35,6 +36,20 @@ class TensorMismatch(FmcheckError, TypeError):
 
 class InternalError(FmcheckError, RuntimeError):
     """fmcheck itself is wrong: a rule or the recorder broke its own contract. Please report it."""
+
+
+def only_keys(table: object, what: str, known: Iterable[str]) -> None:
+    """Refuse anything but a table whose keys are all known; `what` leads the message.
+
+    Raises:
+        DeclarationError: no mapping, or an unknown key; names the nearest known one.
+    """
+    if not isinstance(table, Mapping):
+        raise DeclarationError(f"{what}: expected a table; found {type(table).__name__}")
+    known = tuple(known)
+    for key in table:
+        if key not in known:
+            raise DeclarationError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:

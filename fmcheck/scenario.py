@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from fmcheck.case import Case
-from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.errors import DeclarationError, only_keys
 from fmcheck.values import is_count
 
 __all__ = ["Call", "Scenario", "Tokens"]
@@ -113,7 +113,7 @@ class Scenario:
         Raises:
             DeclarationError: a key that does not exist, or a value of the wrong type.
         """
-        _only_keys(table, "scenario", ("asks", "calls"))
+        only_keys(table, "scenario", ("asks", "calls"))
         calls, asks = table.get("calls"), table.get("asks", [])
         for name, value in (("calls", calls), ("asks", asks)):
             if not isinstance(value, list | tuple):
@@ -127,15 +127,7 @@ class Scenario:
 
 
 def _call(table: Any) -> Call:
-    _only_keys(table, "call", _FIELDS)
+    only_keys(table, "call", _FIELDS)
     if "case" not in table:
         raise DeclarationError("call: expected a case; found none")
     return Call(**{**table, "case": Case.from_table(table["case"])})
-
-
-def _only_keys(table: Any, what: str, known: tuple[str, ...]) -> None:
-    if not isinstance(table, Mapping):
-        raise DeclarationError(f"{what}: expected a table; found {type(table).__name__}")
-    for key in table:
-        if key not in known:
-            raise DeclarationError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")

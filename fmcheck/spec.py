@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
-from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.errors import DeclarationError, did_you_mean, only_keys
 from fmcheck.values import is_count, is_finite_number, is_range
 
 __all__ = ["FlowSpec", "GuidanceFormula", "GuidanceLayout", "Grid", "Prediction", "Solver", "TimeArgument"]
@@ -200,12 +200,7 @@ class FlowSpec:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "FlowSpec":
         """A spec from a TOML table; unknown keys are errors with the nearest known name."""
-        if not isinstance(table, Mapping):
-            raise DeclarationError(f"[tool.fmcheck.spec]: expected a table; found {type(table).__name__}")
-        known = [field.name for field in fields(cls)]
-        for key in table:
-            if key not in known:
-                raise DeclarationError(f"[tool.fmcheck.spec]: unknown key {key!r}{did_you_mean(key, known)}")
+        only_keys(table, "[tool.fmcheck.spec]", (field.name for field in fields(cls)))
         return cls(**table)
 
     def as_table(self) -> dict[str, Any]:
