@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fmcheck.errors import DeclarationError, only_keys
-from fmcheck.values import is_count, is_finite_number
+from fmcheck.values import is_count, is_finite_number, is_seed
 
 __all__ = ["Case"]
 
@@ -56,9 +56,7 @@ class Case:
         self._need("prompts", all(isinstance(p, str) for p in self.prompts), "strings")
         for name in ("height", "width", "num_steps"):
             self._need(name, is_count(getattr(self, name)), "a positive integer")
-        seed = self.seed
-        legal = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63
-        self._need("seed", legal, "an integer in [0, 2**63)")
+        self._need("seed", is_seed(self.seed, 63), "an integer in [0, 2**63)")
         self._need("guidance_scale", is_finite_number(self.guidance_scale), "a finite number")
         self._need("dtype", isinstance(self.dtype, str) and self.dtype in _DTYPES, f"one of {', '.join(_DTYPES)}")
         self._check_device()

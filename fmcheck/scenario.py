@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, only_keys
-from fmcheck.values import is_count
+from fmcheck.values import is_seed
 
 __all__ = ["Call", "Scenario", "Tokens"]
 
@@ -43,7 +43,7 @@ class Call:
                 raise DeclarationError(f"Call.{name}: expected one of {', '.join(known)}; found {value!r}")
         seed = self.global_seed
         # No bool and no float, although Python finds False and 0.0 equal to 0.
-        if seed is not None and not ((type(seed) is int and seed == 0) or (is_count(seed) and seed < 2**32)):
+        if seed is not None and not is_seed(seed, 32):
             raise DeclarationError(f"Call.global_seed: expected an integer in [0, 2**32); found {seed!r}")
 
     @property

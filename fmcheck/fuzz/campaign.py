@@ -25,7 +25,7 @@ from fmcheck.fuzz.store import Store
 from fmcheck.outcome import Finding
 from fmcheck.scenario import Scenario
 from fmcheck.subject import Subject
-from fmcheck.values import is_count, is_finite_number
+from fmcheck.values import is_count, is_finite_number, is_seed
 
 __all__ = ["Campaign", "Find", "FuzzReport", "Limits"]
 
@@ -67,7 +67,7 @@ class Limits:
             optional = name == "seconds" and value is None
             if not optional and not (is_finite_number(value) and value > 0):
                 raise DeclarationError(f"fuzz: {name}: expected a number above 0; found {value!r}")
-        if not (is_count(self.seed) or (type(self.seed) is int and self.seed == 0)):
+        if not is_seed(self.seed):
             raise DeclarationError(f"fuzz: seed: expected an integer from 0; found {self.seed!r}")
 
 
