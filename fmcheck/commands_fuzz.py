@@ -14,6 +14,8 @@ from fmcheck.fuzz.workers import run_workers
 from fmcheck.fuzz_gate import Hunt
 from fmcheck.gate import Gate, prepare
 from fmcheck.report.fuzz import find_page, first_page, fuzz_json, fuzz_page
+from fmcheck.report.layout import Page
+from fmcheck.repro import write_find
 from fmcheck.trial import MEMORY
 
 __all__ = ["fuzz"]
@@ -23,7 +25,6 @@ class _Reporter:
     """Prints failures as they come, and writes their reproduction files."""
 
     def __init__(self, gate: Gate, folder: Path | None, *, quiet: bool, bar: Progress, total: int | None) -> None:
-        self._context = gate.context()
         self._gate, self._folder, self._quiet, self._bar = gate, folder, quiet, bar
         self._console = stdout()
         self._width = width_of(self._console)
@@ -42,17 +43,15 @@ class _Reporter:
     def find(self, found: Find) -> None:
         self.files[found.code] = list(self._written(found))
         if not self._quiet:
-            self._show(find_page(found, self._context, self._width, self.files[found.code]))
+            self._show(find_page(found, self._width, self.files[found.code]))
 
-    def _show(self, page: object) -> None:
+    def _show(self, page: Page) -> None:
         # Through the bar's own console while it is on a terminal, or the bar would be torn apart.
         console = self._bar.console if self._bar.console.is_terminal and self._console.is_terminal else self._console
-        page.show(console)  # type: ignore[attr-defined]
+        page.show(console)
 
     def _written(self, found: Find) -> Iterator[str]:
         if self._folder is not None:
-            from fmcheck.repro import write_find
-
             yield from write_find(self._folder, self._gate.target, self._gate.subject, found)
 
 
@@ -99,9 +98,8 @@ def _run(hunt: Hunt, workers: int, reporter: _Reporter) -> FuzzReport:
 def _conclude(
     report: FuzzReport, gate: Gate, reporter: _Reporter, seed: int, output_format: str, *, verbose: bool
 ) -> None:
-    context = gate.context()
     if output_format == "json":
-        print(fuzz_json(report, context, seed=seed, files=reporter.files))
+        print(fuzz_json(report, gate.context(), seed=seed, files=reporter.files))
         return
     console = stdout()
-    fuzz_page(report, context, width_of(console), seed=seed, verbose=verbose).show(console)
+    fuzz_page(report, width_of(console), seed=seed, verbose=verbose).show(console)

@@ -8,7 +8,6 @@ from hypothesis import settings
 from fmcheck.fuzz import Find, Isolated, Limits, Local, campaign_of
 from fmcheck.fuzz.profiles import limits_of
 from fmcheck.outcome import Expected
-from fmcheck.report.context import Context
 from fmcheck.report.fuzz import find_page
 from fmcheck.report.layout import plain
 from fmcheck.subject import Subject
@@ -45,9 +44,8 @@ def searched(
     with closing(executor):
         campaign = campaign_of(bench, executor, limits=limits or chosen, database=database)
         report = campaign.run()
-    context = Context(target=target, subject=subject, rerun="fmcheck run " + target + " --select {code}")
     unexpected = [found for found in report.finds if found.code != MEMORY and not _known(found, expected)]
-    return plain([find_page(found, context, _WIDTH) for found in unexpected])
+    return plain([find_page(found, _WIDTH) for found in unexpected])
 
 
 class _Loader:

@@ -10,9 +10,9 @@ from fmcheck.report.layout import Page
 from fmcheck.report.verdict import plural
 from fmcheck.rules import Rule
 
-__all__ = ["cause_lines", "measure", "show_finding", "show_outcome_findings", "where_of"]
+__all__ = ["STYLES", "cause_lines", "measure", "show_finding", "show_outcome_findings", "where_of"]
 
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 _GROUPS_SHOWN = 4
 
 
@@ -32,7 +32,7 @@ def show_outcome_findings(page: Page, outcome: Outcome, context: Context, *, ful
 def show_finding(page: Page, group: Group, context: Context, outcome: Outcome) -> None:
     """One group in the fixed order of a message."""
     first, rule = group.first, outcome.rule
-    style = _STYLES[first.severity]
+    style = STYLES[first.severity]
     page.line((first.code, style), " ", (rule.name, "bold"), "  ", (first.severity, style))
     page.row("property", rule.summary)
     page.row("where", where_of(group))

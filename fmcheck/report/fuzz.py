@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from fmcheck.fuzz import Find, FuzzReport
 from fmcheck.report.context import Context, versions
-from fmcheck.report.findings import cause_lines, measure
+from fmcheck.report.findings import STYLES, cause_lines, measure
 from fmcheck.report.groups import group_findings
-from fmcheck.report.json import finite
+from fmcheck.report.json import finding_table, finite
 from fmcheck.report.layout import Page
 from fmcheck.report.verdict import plural, some
 from fmcheck.rules import all_rules
@@ -19,7 +18,6 @@ from fmcheck.trial import MEMORY
 __all__ = ["SCHEMA", "find_page", "first_page", "fuzz_json", "fuzz_page"]
 
 SCHEMA = 1
-_STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
 def first_page(found: Find, width: int) -> Page:
@@ -32,7 +30,7 @@ def first_page(found: Find, width: int) -> Page:
     return page
 
 
-def find_page(found: Find, context: Context, width: int, files: Iterable[str] = ()) -> Page:
+def find_page(found: Find, width: int, files: Iterable[str] = ()) -> Page:
     """One failure after shrinking: the smallest scenario that shows it, the cause, and how to see it again."""
     page = Page(width)
     rule = next((rule for rule in all_rules() if rule.code == found.code), None)
@@ -57,8 +55,7 @@ def find_page(found: Find, context: Context, width: int, files: Iterable[str] = 
 
 def _title(page: Page, found: Find, what: str) -> None:
     first = found.findings[0]
-    style = _STYLES.get(first.severity, "bold red")
-    page.line((found.code, style), " ", (first.name, "bold"), "  ", (what, "dim"))
+    page.line((found.code, STYLES[first.severity]), " ", (first.name, "bold"), "  ", (what, "dim"))
 
 
 def _scenario(page: Page, label: str, scenario: Scenario) -> None:
@@ -71,11 +68,12 @@ def _prompts(page: Page, scenario: Scenario) -> None:
     page.row("prompts", ", ".join(repr(prompt) for prompt in prompts))
 
 
-def fuzz_page(report: FuzzReport, context: Context, width: int, *, seed: int, verbose: bool = False) -> Page:
+def fuzz_page(report: FuzzReport, width: int, *, seed: int, verbose: bool = False) -> Page:
     """The end of a campaign: what was looked at, and the verdict."""
     page = Page(width)
     for axis, text in report.coverage.lines():
-        page.row(axis, text) if verbose or axis in _ALWAYS else None
+        if verbose or axis in _ALWAYS:
+            page.row(axis, text)
     unjudged = [rule.code for rule in all_rules() if rule.code not in report.coverage.judged]
     if unjudged:
         page.row("no rule", f"{some(unjudged)} never had anything to compare")
@@ -128,6 +126,6 @@ def _find(found: Find, files: list[str]) -> dict[str, Any]:
         "shrunk": found.shrunk,
         "scenario": found.scenario.as_table(),
         "first": found.first.as_table(),
-        "findings": [{**asdict(f), "case": f.case.as_table() if f.case else None} for f in found.findings],
+        "findings": [finding_table(finding) for finding in found.findings],
         "files": files,
     }

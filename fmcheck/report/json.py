@@ -11,7 +11,7 @@ from fmcheck.report.context import Context, versions
 from fmcheck.report.verdict import Verdict
 from fmcheck.rules import Rule
 
-__all__ = ["SCHEMA", "finite", "report_json", "rules_json"]
+__all__ = ["SCHEMA", "finding_table", "finite", "report_json", "rules_json"]
 
 # Raised when a field changes its meaning or goes; new fields do not raise it.
 SCHEMA = 1
@@ -70,11 +70,12 @@ def _outcome(outcome: Outcome, context: Context) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "notes": list(outcome.notes),
         "repeat": context.rerun_of(outcome.rule.code),
-        "findings": [_finding(finding) for finding in outcome.findings],
+        "findings": [finding_table(finding) for finding in outcome.findings],
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_table(finding: Finding) -> dict[str, Any]:
+    """One finding as plain data, with its case as a table."""
     return {**asdict(finding), "case": finding.case.as_table() if finding.case else None}
 
 
