@@ -3,7 +3,6 @@
 import re
 import tempfile
 from pathlib import Path
-from random import SystemRandom
 from typing import Annotated
 
 import typer
@@ -66,6 +65,7 @@ def fuzz(
     """Search the odd corners: draw scenarios, judge each by every rule, shrink what breaks to the smallest case."""
     from fmcheck.commands_fuzz import fuzz as run
     from fmcheck.fuzz import Limits
+    from fmcheck.fuzz.profiles import drawn_seed
     from fmcheck.fuzz.profiles import profile as settings_of
     from fmcheck.fuzz_gate import Hunt
     from fmcheck.strategies import Domain
@@ -74,7 +74,7 @@ def fuzz(
     if examples is None and (chosen is not None or time is None):
         examples = 200 if chosen is None else chosen.max_examples
     if seed is None:
-        seed = 0 if chosen is not None and chosen.derandomize else SystemRandom().getrandbits(32)
+        seed = drawn_seed(chosen)
     kept = not no_database and (chosen is None or chosen.database is not None)
     hunt = Hunt(
         target=subject,

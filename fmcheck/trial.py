@@ -3,16 +3,16 @@
 import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fmcheck.errors import DeclarationError, InternalError
 from fmcheck.outcome import Finding, Outcome
 from fmcheck.record.watch import global_random_state
 from fmcheck.rules import Rule, Severity, get_rule, select_rules
-from fmcheck.scenario import Call, Scenario
+from fmcheck.scenario import Scenario
 from fmcheck.session import Models, Session
 from fmcheck.subject import Subject
-from fmcheck.wish import Run, Wish
+from fmcheck.wish import Wish
 
 __all__ = ["CRASH", "HANG", "MEMORY", "Bench", "Verdict", "failure", "wishes_of"]
 
@@ -90,19 +90,19 @@ class Bench:
         Raises:
             DeclarationError: a case that the subject cannot have: an undeclared dtype or size, an absent device.
         """
-        subject = self.subject.but(case=scenario.last.case, sizes=self._sizes(scenario))
+        self._check_sizes(scenario)
+        subject = self.subject.but(case=scenario.last.case)
         if fresh:
             return Session(subject)
         self._shared += 1
         return Session(subject, models=self.models, thorough=self._shared % _THOROUGH == 0)
 
-    def _sizes(self, scenario: Scenario) -> tuple[tuple[int, int], ...] | None:
+    def _check_sizes(self, scenario: Scenario) -> None:
         sizes = self.subject.sizes
         for call in scenario.calls:
             size = call.case.height, call.case.width
             if sizes is not None and size not in [tuple(legal) for legal in sizes]:
                 raise DeclarationError(f"size {size[0]}x{size[1]}: subject {self.subject.name!r} runs only at {sizes}")
-        return sizes
 
     def judge(self, scenario: Scenario, *, fresh: bool = True) -> Verdict:
         """Run the scenario and judge it.
@@ -158,7 +158,7 @@ class Bench:
 
     def _outcomes(self, session: Session, scenario: Scenario, wishes: list[Wish]) -> Iterator[Outcome]:
         for wish in wishes:
-            _made(session, wish)
+            _make(session, wish)
         codes = {rule.code for rule in self.rules}
         for rule in self.rules:
             if rule.wishes is None:
@@ -177,23 +177,13 @@ def wishes_of(scenario: Scenario) -> list[Wish]:
     count = len(scenario.calls)
     for number, call in enumerate(scenario.calls):
         name = "fuzz" if count == 1 else f"call {number + 1} of {count}"
-        wishes.append(_wish(name, call, turn=scenario.calls[:number].count(call)))
+        turn = scenario.calls[:number].count(call)
+        wishes.append(Wish(name, call.case, call.kind, tokens=call.tokens, disturb_rng=call.global_seed, turn=turn))
     return wishes
 
 
-def _wish(name: str, call: Call, turn: int) -> Wish:
-    return Wish(name, call.case, kind=call.kind, tokens=call.tokens, disturb_rng=call.global_seed, turn=turn)
-
-
 def _held_against_new(wish: Wish) -> Mapping[str, Wish]:
-    twin = Wish(
-        "the same call on another object",
-        wish.case,
-        kind=wish.kind,
-        tokens=wish.tokens,
-        disturb_rng=wish.disturb_rng,
-        fresh=True,
-    )
+    twin = replace(wish, name="the same call on another object", turn=0, fresh=True)
     return {wish.name: wish, f"fresh {wish.name}": twin}
 
 
@@ -205,14 +195,14 @@ def _judged_if_whole(session: Session, rule: Rule, over: Sequence[Wish] | Mappin
         return Outcome(rule=rule, status="not informative", reason=f"{_BROKE}{error}")
 
 
-def _made(session: Session, wish: Wish) -> Run | None:
-    """The run, so that all are made in the order of the calls; without it each rule says why there is none."""
+def _make(session: Session, wish: Wish) -> None:
+    """Make the run, so that all are made in the order of the calls; without it each rule says why there is none."""
     try:
-        return session.run(wish)
+        session.run(wish)
     except (DeclarationError, InternalError):
         raise
     except Exception:
-        return None
+        pass
 
 
 def _refusal(session: Session, scenario: Scenario) -> str:

@@ -9,7 +9,7 @@ from hypothesis.errors import InvalidArgument
 from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.fuzz.campaign import Limits
 
-__all__ = ["PROFILES", "limits_of", "profile", "register_profiles"]
+__all__ = ["PROFILES", "drawn_seed", "limits_of", "profile", "register_profiles"]
 
 PROFILES = ("gate", "nightly")
 
@@ -42,5 +42,10 @@ def limits_of(
     chosen: settings, *, seed: int | None = None, strict: bool = False
 ) -> tuple[Limits, ExampleDatabase | None]:
     """Examples, seed and database of Hypothesis settings: derandomised ones always have seed 0."""
-    found = seed if seed is not None else 0 if chosen.derandomize else SystemRandom().getrandbits(32)
+    found = drawn_seed(chosen) if seed is None else seed
     return Limits(examples=chosen.max_examples, seed=found, strict=strict), chosen.database
+
+
+def drawn_seed(chosen: settings | None) -> int:
+    """The seed of a search that was given none: 0 under derandomised settings, otherwise another one every time."""
+    return 0 if chosen is not None and chosen.derandomize else SystemRandom().getrandbits(32)

@@ -1,7 +1,7 @@
 """One strategy for each axis of a case, and the domain that bounds them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -90,12 +90,10 @@ class Domain:
         """The domain with its open ends filled in from a subject's native case."""
         case, multiple = subject.case, subject.spec.multiple
         cost = 2 * case.height * case.width * case.num_steps * case.batch
-        return Domain(
+        return replace(
+            self,
             budget=max(self.budget or cost, multiple**2),
-            max_batch=self.max_batch,
-            max_steps=self.max_steps,
             max_side=max(self.max_side or 4 * max(case.height, case.width), multiple),
-            weights=self.weights,
         )
 
 
