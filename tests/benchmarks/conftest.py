@@ -17,6 +17,7 @@ import fmcheck
 from fmcheck.plan import Run
 from fmcheck.session import Session
 from fmcheck.subject import Request
+from tests import threads
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,10 +25,8 @@ RESULTS = Path(__file__).parent / "results"
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Two contended threads spin on each other and measure the machine, not the code."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads.one_thread():
+        yield
 
 
 class Ratios:

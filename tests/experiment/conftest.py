@@ -8,6 +8,17 @@ from typing import Any
 
 import pytest
 
+from fmcheck.experiment import Header
+
+HEADER = Header(
+    exp_id="exp_20250826_A",
+    title="guidance in the velocity domain",
+    purpose="whether w = 3 beats w = 2",
+    key_diffs=("w=3 (2)", "grid=quantile"),
+    dataset="24M t2i",
+    hardware="A100x64",
+    core_params="lr=1e-4",
+)
 LEGAL = """\
 # ======================================================================
 # EXP CONFIG META (paste at top of your .yaml / .toml / .ini config file)

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from fmcheck.errors import DeclarationError
 from fmcheck.experiment import Header, as_knob, clean, parse_header
 from fmcheck.experiment.values import split_list
+from tests.experiment.conftest import HEADER
 
-HEADER = Header(
-    exp_id="exp_20250826_A",
-    title="guidance in the velocity domain",
-    purpose="whether w = 3 beats w = 2",
-    key_diffs=("w=3 (2)", "grid=quantile"),
-    dataset="24M t2i",
-    hardware="A100x64",
-    core_params="lr=1e-4",
-)
 # Signs that mean something to a reader of the block, and letters of all kinds.
 PIECES = st.sampled_from(
     [" ", "  ", "#", " # ", ":", "\n", "\r", "\t", "\x00", "\x85", "\u2028", "\ufeff", ",", ";", "，"]

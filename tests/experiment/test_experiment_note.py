@@ -11,20 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcheck.errors import DeclarationError
-from fmcheck.experiment import Header, RunRecord, Setting, render_note
+from fmcheck.experiment import RunRecord, Setting, render_note
+from tests.experiment import conftest
 
 DAY = date(2025, 8, 26)
-HEADER = Header(
-    exp_id="exp_20250826_A",
-    title="guidance in the velocity domain",
-    purpose="whether w = 3 beats w = 2",
-    key_diffs=("w=3 (2)", "grid=quantile"),
-    dataset="24M t2i",
-    hardware="A100x64",
-    core_params="lr=1e-4",
-    tags=("guidance",),
-    notes="two nodes were lost",
-)
+HEADER = replace(conftest.HEADER, tags=("guidance",), notes="two nodes were lost")
 
 
 @pytest.fixture

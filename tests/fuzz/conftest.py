@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests import threads
 from tests.cli.conftest import configure, environment, fmcheck_command, run_pytest, shell  # noqa: F401
 from tests.cli.conftest import project as _project  # noqa: F401
 
@@ -16,10 +16,8 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads.one_thread():
+        yield
 
 
 @pytest.fixture

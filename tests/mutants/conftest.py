@@ -3,20 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from fmcheck.run import Session
 from fmcheck.subject import Subject
 from fmcheck.subjects.tiny import subject
+from tests import threads
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Many runs of a tiny model: threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads.one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

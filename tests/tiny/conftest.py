@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.tiny import TinyFlowModel, build
+from tests import threads
 
 PROMPTS = ["a large red circle on a blue background, top left", "a small green square on a black background"]
 
@@ -14,10 +15,8 @@ PROMPTS = ["a large red circle on a blue background, top left", "a small green s
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Compute on one thread: on shared cores the layers are too small for two to be anything but waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads.one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
