@@ -72,6 +72,9 @@ def run(
     min_checked: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Fail when fewer than N rules really judged something.")
     ] = None,
+    thorough: Annotated[
+        bool | None, typer.Option("--thorough/--no-thorough", help="Judge the rules that cost minutes too.")
+    ] = None,
     repro_dir: Annotated[
         Path | None, typer.Option(help="Write a reproduction file for every rule that fails into this folder.")
     ] = None,
@@ -93,6 +96,7 @@ def run(
             seed=seed,
             strict=strict,
             min_checked=min_checked,
+            thorough=thorough,
         )
     raise typer.Exit(commands.run(gate, output_format.value, verbose=verbose, repro_dir=repro_dir))
 

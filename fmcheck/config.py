@@ -38,6 +38,7 @@ _KEYS = {
     "dtype": (str, 'a string such as "bfloat16"'),
     "seed": (int, "an integer"),
     "strict": (bool, "true or false"),
+    "thorough": (bool, "true or false"),
     "min-checked": (int, "an integer"),
     "expected-failures": (dict, "a table of rule codes"),
     "spec": (dict, "a table of FlowSpec fields"),
@@ -63,6 +64,7 @@ class Config:
     dtype: str | None = None
     seed: int | None = None
     strict: bool = False
+    thorough: bool = False
     min_checked: int = 1
     expected: Mapping[str, Expected] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)

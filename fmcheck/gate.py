@@ -26,6 +26,7 @@ class Gate:
     expected: Mapping[str, Expected]
     strict: bool
     min_checked: int
+    thorough: bool = False
     remarks: tuple[str, ...] = ()
 
     def check(
@@ -39,6 +40,7 @@ class Gate:
             select=self.select,
             ignore=self.ignore,
             expected=self.expected,
+            thorough=self.thorough,
             on_run=on_run,
             on_outcome=on_outcome,
         )
@@ -64,6 +66,7 @@ def prepare(
     seed: int | None = None,
     strict: bool | None = None,
     min_checked: int | None = None,
+    thorough: bool | None = None,
 ) -> Gate:
     """Merge arguments over `[tool.fmcheck]` over defaults, and load the subject.
 
@@ -93,6 +96,7 @@ def prepare(
         expected={code: value for code, value in expected.items() if code in codes},
         strict=config.strict if strict is None else strict,
         min_checked=config.min_checked if min_checked is None else min_checked,
+        thorough=config.thorough if thorough is None else thorough,
         remarks=tuple(_remarks(configured, config, target)),
     )
 

@@ -62,7 +62,7 @@ class Outcome:
     """What became of one rule. `reason` says why it was skipped, not informative, expected or out of resources.
 
     `checks` counts the comparisons that were really made; `ratio` is the largest used / allowed among them; `notes`
-    are for the reader of a verbose report, such as what could not be tested.
+    are for the reader of a verbose report, such as what could not be tested; `measured` says what the subject does.
     """
 
     rule: Rule
@@ -74,6 +74,7 @@ class Outcome:
     runs: tuple[str, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ class Evidence:
     silent: list[str] = field(default_factory=list)
     exhausted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
 
     def collect(self, rule: Rule, run: str, case: Case | None, judge: Callable[[], Iterable[Check]]) -> None:
@@ -143,6 +145,9 @@ class Evidence:
             self.silent.append("nothing to compare")
 
     def _add(self, rule: Rule, run: str, case: Case | None, made: Check) -> None:
+        if made.measured:
+            self.measured.append(made.measured)
+            return
         if made.holds and made.severity == "note":
             self.notes.append(made.message)
             return
@@ -178,6 +183,7 @@ class Evidence:
             runs=tuple(self.runs),
             seconds=seconds,
             notes=tuple(self.notes),
+            measured=tuple(self.measured),
         )
 
     def _verdict(self, expected: Expected | None) -> tuple[Status, str]:

@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fmcheck-select", action="append", default=[], metavar="CODES", help="only these rules, as FM2")
     group.addoption("--fmcheck-ignore", action="append", default=[], metavar="CODES", help="all but these rules")
     group.addoption("--fmcheck-strict", action="store_true", default=None, help="warnings fail too")
+    group.addoption("--fmcheck-thorough", action="store_true", default=None, help="judge the costly rules too")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,6 +63,7 @@ def _gate(config: pytest.Config, target: str) -> "Gate":
             select=_codes(config.getoption("--fmcheck-select")),
             ignore=_codes(config.getoption("--fmcheck-ignore")),
             strict=config.getoption("--fmcheck-strict"),
+            thorough=config.getoption("--fmcheck-thorough"),
         )
     except DeclarationError as error:
         raise pytest.UsageError(f"fmcheck: {error}") from error
@@ -96,10 +98,12 @@ class SubjectCollector(pytest.Collector):
 
     def __init__(self, *, gate: "Gate", **rest: Any) -> None:
         from fmcheck.pytest_suite import Bench
+        from fmcheck.rules import unasked
 
         super().__init__(nodeid=_name(gate), **rest)
         self.gate = gate
-        self.bench: Bench = Bench(gate.target, gate.subject, gate.expected, strict=gate.strict)
+        without = () if gate.thorough else unasked(gate.select)
+        self.bench: Bench = Bench(gate.target, gate.subject, gate.expected, strict=gate.strict, without=without)
 
     def collect(self) -> Iterator["RuleItem"]:
         from fmcheck.pytest_suite import rule_id

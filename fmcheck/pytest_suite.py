@@ -4,7 +4,7 @@ In a module of its own name: a module `fmcheck.suite` would take the place of th
 somebody imports it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Union
@@ -15,7 +15,7 @@ from fmcheck.errors import DeclarationError
 from fmcheck.outcome import Expected, Outcome, stale_expectations
 from fmcheck.report.context import Context
 from fmcheck.report.text import outcome_text
-from fmcheck.rules import Rule, get_rule, select_rules
+from fmcheck.rules import Rule, get_rule, select_rules, unasked
 from fmcheck.session import Session
 from fmcheck.subject import Subject
 from fmcheck.subjects import load_subject
@@ -40,6 +40,7 @@ def suite(
     dtype: str | None = None,
     seed: int | None = None,
     strict: bool = False,
+    thorough: bool = False,
     fuzz: Union[bool, "Limits"] = False,
 ) -> Callable[..., None]:
     """A test function with one case per rule; assign it to a name that pytest collects.
@@ -54,6 +55,7 @@ def suite(
         expected: rule codes that are expected to fail, with the reason or an :class:`~fmcheck.run.Expected`.
         device, dtype, seed: replace those of the subject's native case.
         strict: whether warnings fail too.
+        thorough: whether to judge the costly rules too; otherwise only those that `select` names one by one.
         fuzz: one more test, `fuzz`, that searches the odd corners of the subject: as far as the Hypothesis profile of
             the test run says (`--hypothesis-profile fmcheck-gate` or `fmcheck-nightly`, or one of your own), or as
             these limits say. A subject given by its name runs in a process of its own, which may crash or hang.
@@ -66,8 +68,10 @@ def suite(
     changes = {"device": device, "dtype": dtype, "seed": seed}
     found = found.but(case=found.case.but(**{key: value for key, value in changes.items() if value is not None}))
     expectations = {get_rule(code).code: _as_expected(code, entry) for code, entry in (expected or {}).items()}
-    bench = Bench(name, found, expectations, strict=strict)
+    select = tuple(select)
     rules = select_rules(select, ignore)
+    without = () if thorough else unasked(select)
+    bench = Bench(name, found, expectations, strict=strict, without=without)
 
     hunt = [] if fuzz is False else [None]
 
@@ -90,10 +94,11 @@ class Bench:
     subject: Subject
     expected: Mapping[str, Expected] = field(default_factory=dict)
     strict: bool = False
+    without: Collection[str] = ()
 
     @cached_property
     def session(self) -> Session:
-        return Session(self.subject)
+        return Session(self.subject, without=self.without)
 
     def judge(self, rule: Rule, node: pytest.Item, *, rerun: str) -> None:
         """Judge one rule inside a test and end the test as the outcome says."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from fmcheck.errors import InternalError
 from fmcheck.outcome import Expected, Finding, Outcome, Report, Status, stale_expectations
-from fmcheck.rules import get_rule, select_rules
+from fmcheck.rules import get_rule, select_rules, unasked
 from fmcheck.session import Session
 from fmcheck.subject import Subject
 
@@ -21,18 +21,23 @@ def check(
     device: str | None = None,
     dtype: str | None = None,
     seed: int | None = None,
+    thorough: bool = False,
     on_run: Callable[[str], None] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
     """Check a subject with every selected rule.
 
+    Args:
+        thorough: judge the costly rules too; otherwise only those that `select` names one by one.
+
     Raises:
         DeclarationError: a wrong subject, selection or expectation.
     """
-    started = time.perf_counter()
+    started, select = time.perf_counter(), tuple(select)
     rules = select_rules(select, ignore)
     expectations = {get_rule(code).code: value for code, value in (expected or {}).items()}
-    session = Session(subject, device=device, dtype=dtype, seed=seed, on_run=on_run)
+    without = () if thorough else unasked(select)
+    session = Session(subject, device=device, dtype=dtype, seed=seed, on_run=on_run, without=without)
     outcomes = []
     broken = []
     for rule in rules:

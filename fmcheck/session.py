@@ -1,7 +1,7 @@
 """One session per subject: every wished run is made once, and rules are judged over the runs they share."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ class Session:
         on_run: called with the name of every run before it is made, for progress displays.
         models: where built models are kept, for sessions that share them; by default each session builds its own.
         thorough: compare every weight bit for bit after every run; otherwise those that torch saw written to.
+        without: codes of costly rules that are skipped, since nobody asked for them.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Session:
         on_run: Callable[[str], None] | None = None,
         models: "Models | None" = None,
         thorough: bool = True,
+        without: Collection[str] = (),
     ) -> None:
         changes = {"device": device, "dtype": dtype, "seed": seed}
         native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
@@ -58,7 +60,7 @@ class Session:
         self.subject = subject.but(case=native)
         self.plan = Plan(self.subject)
         self.models: Models = {} if models is None else models
-        self._thorough = thorough
+        self._thorough, self._without = thorough, without
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
         self._wanted: dict[str, list[str]] = {}
         self._on_run = on_run or (lambda _: None)
@@ -144,6 +146,7 @@ class Session:
             disturb_rng=wish.disturb_rng,
             baseline=baseline,
             thorough=self._thorough,
+            ambient=wish.ambient,
         )
         self.generate_seconds += trace.seconds
         return trace
@@ -186,6 +189,8 @@ class Session:
         return evidence.outcome(rule, expected, time.perf_counter() - started)
 
     def _missing(self, rule: Rule) -> str:
+        if rule.code in self._without:
+            return f"{rule.costly}, so only with --thorough or --select {rule.code}"
         for need in rule.needs:
             if not _provides(self.subject, need):
                 return f"the subject declares no {need!r}"

@@ -31,6 +31,7 @@ class Wish:
         after: runs that must have been made before this one, on the same model object.
         rotates_text_of: the text latent is that run's, its rows rotated by one, so that the noise follows its prompt.
         turn: tells repeated equal runs apart.
+        ambient: settings of the process during the run, by their names in :mod:`fmcheck.record.ambient`.
         fresh: on a model object of its own, shared only by the other fresh runs.
     """
 
@@ -43,6 +44,7 @@ class Wish:
     after: tuple["Wish", ...] = ()
     rotates_text_of: "Wish | None" = None
     turn: int = 0
+    ambient: tuple[str, ...] = ()
     fresh: bool = False
 
 

@@ -19,10 +19,11 @@ def campaign_of(
     database: ExampleDatabase | None = None,
 ) -> Campaign:
     """A campaign over the scenarios of a bench's subject, judged by its rules; by default in this process."""
+    asks = [rule.code for rule in bench.rules if rule.wishes is not None and not rule.costly]
     return Campaign(
         subject=bench.subject,
         executor=executor or Local(bench),
-        strategy=scenarios(bench.subject, domain, asks=[rule.code for rule in bench.rules if rule.wishes is not None]),
+        strategy=scenarios(bench.subject, domain, asks=asks),
         limits=limits or Limits(),
         database=database,
         codes=[*(rule.code for rule in bench.rules), CRASH, HANG, MEMORY],

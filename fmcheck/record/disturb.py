@@ -6,7 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Disturbance", "InjectedFault", "change_argument", "change_input", "change_output", "raise_in"]
+from fmcheck.record.points import Arguments
+
+__all__ = [
+    "Disturbance",
+    "InjectedFault",
+    "answer_instead",
+    "call_otherwise",
+    "change_argument",
+    "change_input",
+    "change_output",
+    "raise_in",
+]
 
 
 class InjectedFault(RuntimeError):
@@ -20,9 +31,11 @@ class Disturbance:
     Attributes:
         name: what is changed, with its parameters.
         role: the observation point.
-        change_inputs: gets the call's inputs by role name (see `ROLES`), or by parameter name for `generate` and
+        inputs: gets the call's inputs by role name (see `ROLES`), or by parameter name for `generate` and
             `loss`, and returns the ones to replace.
-        change_output: gets the inputs and the output tensor, and returns another tensor.
+        output: gets the inputs and the output tensor, and returns another tensor.
+        replaces: whether `output` needs nothing of the call but its kind, so that only the first one need be made.
+        around: makes the call itself, from the original function and the arguments.
         fault: message of the :class:`InjectedFault` to raise instead of calling.
     """
 
@@ -30,6 +43,8 @@ class Disturbance:
     role: str
     inputs: Callable[[dict[str, Any]], dict[str, Any]] | None = field(default=None, compare=False)
     output: Callable[[dict[str, Any], Tensor], Tensor] | None = field(default=None, compare=False)
+    replaces: bool = False
+    around: Callable[[Callable[..., Any], Arguments], Any] | None = field(default=None, compare=False)
     fault: str | None = None
 
 
@@ -40,6 +55,16 @@ def raise_in(role: str) -> Disturbance:
 
 def change_output(name: str, role: str, change: Callable[[dict[str, Any], Tensor], Tensor]) -> Disturbance:
     return Disturbance(name, role, output=change)
+
+
+def answer_instead(name: str, role: str, answer: Callable[[dict[str, Any], Tensor], Tensor]) -> Disturbance:
+    """Put something else in the place of a function: it gets the inputs, and an output for its dtype and device."""
+    return Disturbance(name, role, output=answer, replaces=True)
+
+
+def call_otherwise(name: str, role: str, around: Callable[[Callable[..., Any], Arguments], Any]) -> Disturbance:
+    """Make the calls of a role in another way, such as compiled, or in parts of the batch."""
+    return Disturbance(name, role, around=around)
 
 
 def change_input(name: str, role: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Disturbance:

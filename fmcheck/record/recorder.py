@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
+from fmcheck.record.ambient import ambient as surrounding
 from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
@@ -61,6 +63,7 @@ class Observer:
         # How deep a thread is in a role; another thread's call of it is one of its own.
         self.impossible: NotInformative | None = None
         self._inside: dict[tuple[int, str], int] = {}
+        self._answered: dict[str, Tensor] = {}
         self._last: str | None = None
         # The copy of the last output: pictures are large, and pass through several hands unchanged.
         self._newest: Tensor | None = None
@@ -92,7 +95,7 @@ class Observer:
             live = inputs_of(role, point, arguments)
             # What a disturbance exchanged was not changed by the call.
             watched = {n: v for n, v in call.inputs.items() if isinstance(v, Tensor) and n not in changed}
-            returned = original(*arguments.args, **arguments.kwargs)
+            returned = self._call(role, original, arguments)
 
             def end(value: Any) -> Any:
                 call.mutated = changed_inputs(watched, live)
@@ -102,6 +105,28 @@ class Observer:
                 # Its event holds the last tensor that it yields.
                 return iterate(returned, end, lambda: self._within(call))
             return end(returned)
+
+    def _call(self, role: str, original: Callable[..., Any], arguments: Arguments) -> Any:
+        """What the point returns: called as the loop asks, or in another way, or once where others answer for it."""
+        mine = [disturbance for disturbance in self._disturbances if disturbance.role == role]
+        around = next((d.around for d in mine if d.around), None)
+        if around is not None:
+            return self._possible(lambda: around(original, arguments))
+        if role in self._answered:
+            return self._answered[role]
+        returned = original(*arguments.args, **arguments.kwargs)
+        # A tensor shows nothing but its dtype and device; what else a container holds may be another thing every time.
+        if isinstance(returned, Tensor) and any(disturbance.replaces for disturbance in mine):
+            self._answered[role] = returned
+        return returned
+
+    def _possible(self, change: Callable[[], Any]) -> Any:
+        """What a disturbance makes; where it cannot be made, that is kept, since the user's loop may swallow it."""
+        try:
+            return change()
+        except (DeclarationError, NotInformative) as error:
+            self.impossible = NotInformative(str(error))
+            raise self.impossible from error
 
     def _begin(self, role: str, point: Point, boundary: Boundary, arguments: Arguments) -> Call:
         number = len(self._trace.of(role))
@@ -146,31 +171,19 @@ class Observer:
             if disturbance.fault:
                 raise InjectedFault(disturbance.fault)
             if disturbance.inputs:
-                try:
-                    for name, value in disturbance.inputs(inputs_of(call.role, point, arguments)).items():
-                        selector = point.arguments.get(name) if ROLES[call.role] else name
-                        arguments.set(name if selector is None else selector, value)
-                        changed.add(name)
-                except (DeclarationError, NotInformative) as error:
-                    raise self._cannot(str(error)) from error
+                change = partial(disturbance.inputs, inputs_of(call.role, point, arguments))
+                for name, value in self._possible(change).items():
+                    selector = point.arguments.get(name) if ROLES[call.role] else name
+                    self._possible(partial(arguments.set, name if selector is None else selector, value))
+                    changed.add(name)
         return changed
-
-    def _cannot(self, reason: str) -> NotInformative:
-        """Why the disturbance of this run cannot be made; kept, since the user's loop may swallow what is raised."""
-        self.impossible = NotInformative(reason)
-        return self.impossible
 
     def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any) -> Any:
         output = find_output(returned, point.output)
         for disturbance in self._disturbances:
             if disturbance.role == call.role and disturbance.output:
-                if output is None:
-                    raise self._cannot(f"{call.name} returned no tensor that could be disturbed (see Point.output)")
-                try:
-                    output = disturbance.output(live, output)
-                    returned = replace_output(returned, point.output, output)
-                except (DeclarationError, NotInformative) as error:
-                    raise self._cannot(str(error)) from error
+                output = self._possible(partial(_disturbed, disturbance.output, live, output, call.name))
+                returned = self._possible(partial(replace_output, returned, point.output, output))
         if output is not None:
             call.output = self.kept(output) if call.role in ENTRIES else self._copied(output)
             call.live = output if self._trace.kind == "loss" else None
@@ -205,6 +218,14 @@ class Observer:
         self._note_draws(f"after {self._last}" if self._last else "outside any observed call", self._last)
 
 
+def _disturbed(
+    change: Callable[[dict[str, Any], Tensor], Tensor], live: dict[str, Any], output: Tensor | None, name: str
+) -> Tensor:
+    if output is None:
+        raise NotInformative(f"{name} returned no tensor that could be disturbed (see Point.output)")
+    return change(live, output)
+
+
 def _copy(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
@@ -221,6 +242,7 @@ def record(
     disturb_rng: int | None = None,
     baseline: ModelState | None = None,
     thorough: bool = True,
+    ambient: Sequence[str] = (),
 ) -> Trace:
     """Run the subject's `generate` (or `loss`) once and return the trace. Exceptions of the model are noted in it.
 
@@ -232,6 +254,7 @@ def record(
         disturb_rng: seeds the global generators with this number first.
         baseline: the model as found, when the caller already has it (saves a copy of the weights).
         thorough: whether to compare all weights, see :meth:`ModelState.changes`.
+        ambient: settings of the process while the subject's function runs, see :mod:`fmcheck.record.ambient`.
 
     Raises:
         DeclarationError: an observation point does not exist, or the subject's own function raised one.
@@ -255,9 +278,10 @@ def record(
         stack.enter_context(observer.attached())
         started = time.perf_counter()
         try:
-            trace.returned = drive(model, Request(case, inputs, caller, images))
-            if is_preview(trace.returned):
-                trace.returned = next(iter(deque(trace.returned, maxlen=1)), None)
+            with surrounding(ambient, case.device):
+                trace.returned = drive(model, Request(case, inputs, caller, images))
+                if is_preview(trace.returned):
+                    trace.returned = next(iter(deque(trace.returned, maxlen=1)), None)
             found = find_output(trace.returned, None)
             trace.result = None if found is None else observer.kept(found)
         except FmcheckError:

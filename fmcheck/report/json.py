@@ -69,6 +69,7 @@ def _outcome(outcome: Outcome, context: Context) -> dict[str, Any]:
         "runs": list(outcome.runs),
         "seconds": outcome.seconds,
         "notes": list(outcome.notes),
+        "measured": list(outcome.measured),
         "repeat": context.rerun_of(outcome.rule.code),
         "findings": [finding_table(finding) for finding in outcome.findings],
     }

@@ -17,7 +17,7 @@ _CLOSE = 0.5
 
 
 def report_page(report: Report, verdict: Verdict, context: Context, *, width: int, verbose: bool = False) -> Page:
-    """The whole report: header, findings, what nobody judged, ratios, counts, verdict."""
+    """The whole report: header, findings, what nobody judged, what was measured, ratios, counts, verdict."""
     page = Page(width)
     _header(page, context)
     for outcome in _with_findings(report):
@@ -26,6 +26,7 @@ def report_page(report: Report, verdict: Verdict, context: Context, *, width: in
         page.text(problem, label="stale expected failure:", label_style="bold red")
         page.blank()
     _reasons(page, report, verbose=verbose)
+    _measured(page, report)
     _ratios(page, report, verbose=verbose)
     if verbose:
         _notes(page, report)
@@ -103,6 +104,16 @@ def _notes(page: Page, report: Report) -> None:
         page.line(("remarks", "bold"))
         for outcome in noted:
             page.text("; ".join(dict.fromkeys(outcome.notes)), indent=2, label=f"{outcome.rule}:", label_style="dim")
+        page.blank()
+
+
+def _measured(page: Page, report: Report) -> None:
+    """What the subject's loop was measured to do, whether it is right or not."""
+    lines = dict.fromkeys(text for outcome in report.outcomes for text in outcome.measured)
+    if lines:
+        page.line(("measured", "bold"))
+        for text in lines:
+            page.text(text, indent=2)
         page.blank()
 
 

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from fmcheck.rules.registry import FAMILIES, Check, Rule, Severity, all_rules, get_rule, rule, select_rules
+from fmcheck.rules.registry import FAMILIES, Check, Rule, Severity, all_rules, get_rule, rule, select_rules, unasked
 
-__all__ = ["FAMILIES", "Check", "Rule", "Severity", "all_rules", "get_rule", "rule", "select_rules"]
+__all__ = ["FAMILIES", "Check", "Rule", "Severity", "all_rules", "get_rule", "rule", "select_rules", "unasked"]
 
 for _module in pkgutil.iter_modules(__path__):
     # A new family is a new file, found by its name; no list to keep in step.

@@ -21,6 +21,7 @@ __all__ = [
     "ever_moves",
     "exact",
     "given",
+    "measured",
     "nearest_explanation",
     "require",
     "require_finite",
@@ -77,6 +78,11 @@ def exact(
 ) -> Check:
     """Evidence about a property that holds or does not. A callable diagnosis is asked only on failure."""
     return _check(holds, message, where, diagnosis, severity)
+
+
+def measured(text: str) -> Check:
+    """What the subject does, in words and numbers, for the report; no comparison."""
+    return Check(holds=True, measured=text)
 
 
 def within(

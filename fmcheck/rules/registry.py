@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fmcheck.errors import DeclarationError, InternalError, did_you_mean
 from fmcheck.plan import Plan, Run, Wish
 
-__all__ = ["FAMILIES", "Check", "Rule", "Severity", "all_rules", "get_rule", "rule", "select_rules"]
+__all__ = ["FAMILIES", "Check", "Rule", "Severity", "all_rules", "get_rule", "rule", "select_rules", "unasked"]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -40,6 +40,7 @@ class Check:
         diagnosis: the known mistake that reproduces the observed number.
         severity: of the finding when it does not hold; a warning fails only a `--strict` gate. A `note` that holds
             is no comparison but something to tell the reader (`Outcome.notes`).
+        measured: no comparison either, but what the subject was measured to do (`Outcome.measured`).
     """
 
     holds: bool
@@ -49,6 +50,7 @@ class Check:
     allowed: float | None = None
     diagnosis: str | None = None
     severity: Severity = "error"
+    measured: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -74,6 +76,7 @@ class Rule:
         kinds: which traces a trace rule judges: `generate`, `loss`.
         judges_crashes: whether traces that ended in an exception are judged too.
         follow_up: further runs of a relation rule that can only be named once its first ones were made.
+        costly: what makes it so slow that it is judged only when asked for; empty for most rules.
     """
 
     code: str
@@ -84,6 +87,7 @@ class Rule:
     kinds: tuple[str, ...]
     judges_crashes: bool
     follow_up: FollowUp | None = None
+    costly: str = ""
 
     @property
     def family(self) -> str:
@@ -114,6 +118,7 @@ def rule(
     kinds: Iterable[str] = ("generate",),
     judges_crashes: bool = False,
     follow_up: FollowUp | None = None,
+    costly: str = "",
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule: a generator function that yields a :class:`Check` for every comparison it makes.
 
@@ -131,7 +136,7 @@ def rule(
             raise InternalError(f"rule code {code} is taken by {_RULES[code].name}; codes are never reused")
         if not function.__doc__:
             raise InternalError(f"rule {code} has no docstring, and the docstring is its documentation")
-        _RULES[code] = Rule(code, name, function, tuple(needs), wishes, tuple(kinds), judges_crashes, follow_up)
+        _RULES[code] = Rule(code, name, function, tuple(needs), wishes, tuple(kinds), judges_crashes, follow_up, costly)
         return function
 
     return register
@@ -166,6 +171,12 @@ def select_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list
     if not chosen and _RULES:
         raise DeclarationError(f"select {', '.join(select) or 'all'} and ignore {', '.join(ignore)} leave no rule")
     return chosen
+
+
+def unasked(select: Iterable[str]) -> frozenset[str]:
+    """Codes of the costly rules that a selection does not name one by one: a family's prefix does not ask for them."""
+    named = {_as_prefix(text) for text in select}
+    return frozenset(known.code for known in _RULES.values() if known.costly and known.code not in named)
 
 
 def _as_prefix(text: str) -> str:
