@@ -19,7 +19,7 @@ FLOORS = [
     {"flow"},
     {"record"},
     {"wish", "tolerance"},
-    {"plan"},
+    {"plan", "oracles", "parity"},
     {"rules"},
     {"outcome"},
     {"session"},
