@@ -70,13 +70,13 @@ class Plan:
     @cached_property
     def many_steps(self) -> Wish:
         """Fifty steps, barely guided, at the smallest size: where a cap or a threshold on small steps shows."""
-        case = self._small.with_batch(2).but(num_steps=50, guidance_scale=self._scale(0.4375))
+        case = self.small.with_batch(2).but(num_steps=50, guidance_scale=self._scale(0.4375))
         return self._wish("many-steps", case=case)
 
     @cached_property
     def crowd(self) -> Wish:
         """Nine prompts, strongly guided, at the smallest size: where a chunk size or a cap on the scale shows."""
-        case = self._small.with_batch(9).but(num_steps=2, guidance_scale=self._scale(7.1875))
+        case = self.small.with_batch(9).but(num_steps=2, guidance_scale=self._scale(7.1875))
         return self._wish("crowd", case=case)
 
     @cached_property
@@ -106,7 +106,7 @@ class Plan:
     @cached_property
     def unguided_crowd(self) -> Wish:
         """Unguided, with as many rows as the guided native case has in a doubled call: where a cache by rows shows."""
-        case = self._small.with_batch(2 * self.native.batch)
+        case = self.small.with_batch(2 * self.native.batch)
         scale = self.subject.spec.neutral_scale
         return self._wish("unguided-crowd", case=case.but(num_steps=2, guidance_scale=scale))
 
@@ -125,7 +125,7 @@ class Plan:
         return best[0], best[1]
 
     @cached_property
-    def _small(self) -> Case:
+    def small(self) -> Case:
         """The native case at the smallest legal size that is two cells high and three wide."""
         multiple = self.subject.spec.multiple
         height, width = self._legal(2 * multiple, 3 * multiple)
@@ -196,7 +196,7 @@ class Plan:
     def extreme_scale(self, name: str, weight: float) -> Wish:
         """A guidance weight that no default has, in two steps at the smallest size."""
         scale = self.subject.spec.neutral_scale + weight
-        return self._wish(name, case=self._small.with_batch(2).but(num_steps=2, guidance_scale=scale))
+        return self._wish(name, case=self.small.with_batch(2).but(num_steps=2, guidance_scale=scale))
 
     @cached_property
     def other_size_again(self) -> Wish:

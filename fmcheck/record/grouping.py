@@ -13,7 +13,7 @@ from fmcheck.record.trace import Call
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import describe, joined
 
-__all__ = ["Evaluation", "Grouping"]
+__all__ = ["Evaluation", "Grouping", "flow_times"]
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Grouping:
             raise NotInformative(f"{call.name}: its state and velocity are not tensors of one shape")
         if not (x.is_floating_point() and output.is_floating_point()) or x.is_meta or output.is_meta:
             raise NotInformative(f"{call.name}: its state is {describe(x)} and its velocity {describe(output)}")
-        rows = _Rows(x, self._times(call, x.shape[0]), output, call)
+        rows = _Rows(x, flow_times(call.inputs.get("time"), x.shape[0], self.spec, call.name), output, call)
         null = _null_of(call)
         if null is not None and bool(null.any()) and not bool(null.all()) and not self._doubled(x):
             unconditional = (null == self.spec.null_means_unconditional).to(x.device)
@@ -152,19 +152,6 @@ class Grouping:
             first, second = _halves(rows)
             return ([second], [first]) if self.spec.guidance_layout == "uncond_first" else ([first], [second])
         return ([], [rows]) if self._is_uncond(call, x, cond, uncond) else ([rows], [])
-
-    def _times(self, call: Call, rows: int) -> Tensor:
-        value = call.inputs.get("time")
-        if value is None:
-            raise NotInformative(f"{call.name} was passed no time argument")
-        try:
-            time = torch.as_tensor(value).detach().to("cpu", torch.float64).reshape(-1)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise NotInformative(f"{call.name}: its time is no number") from error
-        found = time.shape[0]
-        if found not in (1, rows):
-            raise NotInformative(f"{call.name}: {found} times for {rows} rows")
-        return from_argument(time.expand(rows) if found == 1 else time, self.spec)
 
     def _doubled(self, x: Tensor) -> bool:
         if x.shape[0] == 2 * self.batch:
@@ -212,6 +199,24 @@ class Grouping:
         output = joined([part.output for part in rows]).double()
         time = joined([part.time for part in rows]).to(output.device)
         return as_velocity(output, x.double(), time, self.spec)
+
+
+def flow_times(value: Any, rows: int, spec: FlowSpec, name: str) -> Tensor:
+    """Flow time of every row, float64 `[rows]` on the CPU, from the time argument of a network call.
+
+    Raises:
+        NotInformative: there is none, it is no number, or it has neither one entry nor one a row; `name` names the call.
+    """
+    if value is None:
+        raise NotInformative(f"{name} was passed no time argument")
+    try:
+        time = torch.as_tensor(value).detach().to("cpu", torch.float64).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NotInformative(f"{name}: its time is no number") from error
+    found = time.shape[0]
+    if found not in (1, rows):
+        raise NotInformative(f"{name}: {found} times for {rows} rows")
+    return from_argument(time.expand(rows) if found == 1 else time, spec)
 
 
 def _count(rows: list[_Rows]) -> int:

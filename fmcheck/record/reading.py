@@ -253,6 +253,16 @@ class Reading:
         """The step size that each full step really took (NaN where the velocity is zero)."""
         return [move.coefficients.dt for move in self.full_moves]
 
+    @cached_property
+    def argument_dtype(self) -> torch.dtype:
+        """Dtype of the time argument; float32 for numbers, and for integers where the subject does not declare them."""
+        for call in self.trace.of("velocity"):
+            time = call.inputs.get("time")
+            # Whole numbers only where the subject declares them; otherwise they are a fault, and no excuse for one.
+            if isinstance(time, Tensor) and (time.is_floating_point() or not call.mismatches):
+                return time.dtype
+        return torch.float32
+
     def _moves_of_step(self, k: int, stages: list[Evaluation], following: Tensor | None) -> list[Move]:
         first, last = stages[0], k + 1 == len(self.steps)
 

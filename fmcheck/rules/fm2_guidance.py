@@ -1,7 +1,6 @@
 """FM2: classifier-free guidance: halves, null indicator, shared state, the formula, not ignored, not applied twice."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,13 +14,13 @@ from fmcheck.rules.evidence import (
     by_step,
     ends_alike,
     exact,
-    nearest_explanation,
     require,
     require_finite_move,
     within,
 )
+from fmcheck.rules.fm2_explain import explain_weight
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tolerance import EXPLAINED, fit_bound, fit_errors
+from fmcheck.tolerance import fit_bound, fit_errors
 
 
 @rule("FM201", "wrong-null-half", needs=("velocity", "velocity.null"))
@@ -151,39 +150,14 @@ def weight_is_readable(run: Run, move: Move) -> bool:
 def weight_check(run: Run, move: Move) -> Check:
     allowed = fit_errors(move).weight(move.coefficients.dt, run.reading.weight)
     w, observed = run.reading.weight, move.coefficients.weight
-    mistakes = (
-        (0.0, "guidance is ignored: the state moves along v_cond alone"),
-        (-1.0, "the state moves along v_uncond alone"),
-        (-(1 + w), "the halves are swapped: v_uncond takes the place of v_cond"),
-        (w - 1, "the scale is used as u + w (c - u)"),
-        (w + 1, "the scale is used as (1 + s) c - s u although it is an s for u + s (c - u)"),
-        (-w, "the difference c - u has the wrong sign"),
-        (w * (2 + w), "guidance is applied twice"),
-        (2 * w, "the weight is doubled"),
-    )
     return within(
         abs(observed - w),
         allowed,
         f"the loop behaves as u + {1 + observed:.6g} (c - u), expected u + {1 + w:.6g} (c - u) "
         f"for guidance scale {run.case.guidance_scale:g}",
         where=by_step(run, move.step),
-        diagnosis=lambda: _explain_weight(run, observed, mistakes),
+        diagnosis=lambda: explain_weight(run.reading, observed),
     )
-
-
-def _explain_weight(run: Run, observed: float, mistakes: Iterable[tuple[float, str]]) -> str:
-    w = run.reading.weight
-    found = nearest_explanation(observed, mistakes, EXPLAINED * (1 + abs(w)))
-    fits = [move.coefficients.weight for move in run.reading.full_moves if move.uncond is not None and not move.alike]
-    weights = [weight for weight in fits if math.isfinite(weight)]
-    if weights and max(weights) - min(weights) > EXPLAINED * (1 + abs(w)):
-        shown = ", ".join(f"{weight:.4g}" for weight in weights[:8])
-        found = f"{found}; " if found else ""
-        return (
-            f"{found}the weight changes from step to step ({shown}): a schedule or an interval of guidance, which no "
-            "field of FlowSpec declares"
-        )
-    return found or f"the weight is {observed / w:.6g} times the declared one in every step"
 
 
 def scales(plan: Plan) -> dict[str, Wish]:

@@ -43,7 +43,7 @@ def _explain_shares(observed: Steps, right: Tensor) -> str | None:
 
 def _wrong_steps(run: Run) -> Iterator[tuple[Tensor, str]]:
     steps, right, edges = run.case.num_steps, run.reading.steps_dt, run.reading.edges
-    for spec, text in _wrong_grids(run.subject.spec):
+    for spec, text in wrong_grids(run.subject.spec):
         yield time_edges(steps, spec).diff(), text
     yield right.flip(0), "the steps are taken in reversed order"
     yield right.roll(-1), "each step has the length of the next one"
@@ -56,7 +56,8 @@ def _wrong_steps(run: Run) -> Iterator[tuple[Tensor, str]]:
         yield right.to(dtype).double(), f"the step sizes are rounded to {name}"
 
 
-def _wrong_grids(spec: FlowSpec) -> Iterator[tuple[FlowSpec, str]]:
+def wrong_grids(spec: FlowSpec) -> Iterator[tuple[FlowSpec, str]]:
+    """Specs of the grids that are used in place of the declared one, and what went wrong with them."""
     for eps in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
         lost = 1 - float(time_edges(1, replace(spec, grid_clamp=eps)).diff())
         yield replace(spec, grid_clamp=eps), f"quantiles are clamped to [{eps:g}, 1 - {eps:g}], which loses {lost:.2%}"

@@ -201,17 +201,8 @@ def _grid_holds(run: Run) -> bool:
 
 
 def _time_slack(run: Run) -> Tensor:
-    return time_bound(run.reading, _argument_dtype(run))
-
-
-def _argument_dtype(run: Run) -> torch.dtype:
     # Half precision times are FM102's and FM302's to report; here they only widen what can be told apart.
-    for call in run.trace.of("velocity"):
-        time = call.inputs.get("time")
-        # Whole numbers only where the subject declares them; otherwise they are a fault, and no excuse for one.
-        if isinstance(time, Tensor) and (time.is_floating_point() or not call.mismatches):
-            return time.dtype
-    return torch.float32
+    return time_bound(run.reading, run.reading.argument_dtype)
 
 
 @rule("FM305", "uncovered-path")
