@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fmcheck.flow import Field
 from fmcheck.mutants.surgery import bind
 from fmcheck.tiny import TinyFlowModel
 from fmcheck.tiny.model import TimeGrid
 
-__all__ = ["Halves", "Loop", "Step", "grid_of", "logit_normal", "use_edges"]
+__all__ = ["Halves", "Loop", "Step", "grid_of", "logit_normal", "use_edges", "use_solver"]
 
 
 class Step(NamedTuple):
@@ -122,3 +124,18 @@ def use_edges(model: TinyFlowModel, edges: Callable[[Tensor], Tensor]) -> None:
         return TimeGrid(*(part.to(device) for part in grid_of(edges(torch.linspace(0.0, 1.0, num_steps + 1)))))
 
     bind(model, "time_grid", time_grid)
+
+
+def use_solver(model: TinyFlowModel, step: Callable[[Field, Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Replace the loop by `x = step(field, x, start, end)` over the edges of the grid; the field is the guided one."""
+
+    def integrate(_: TinyFlowModel, x: Tensor, grid: TimeGrid, scale: float) -> Tensor:
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            cond, uncond = model.velocities(x, t, guided=scale != 0)
+            return cond.float() if uncond is None else model.combine(cond, uncond, scale)
+
+        for start, end in pairwise(grid.t_edges):
+            x = step(field, x, start, end)
+        return x
+
+    bind(model, "integrate", integrate)

@@ -1,12 +1,11 @@
 """Correct variations of the flow: other guidance, grids, solvers, time arguments and predictions, all declared."""
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fmcheck.mutants.loop import Halves, Loop, logit_normal, use_edges
+from fmcheck.mutants.loop import Halves, Loop, logit_normal, use_edges, use_solver
 from fmcheck.mutants.registry import variation
 from fmcheck.mutants.remodel import remodel
 from fmcheck.mutants.surgery import bind, wrap
@@ -163,19 +162,6 @@ def left_edge_declared(subject: Subject) -> Subject:
     return remodel(subject, "left_edge_declared", change, evaluation_point="left")
 
 
-def _solver(model: TinyFlowModel, step: Any) -> None:
-    def integrate(_: TinyFlowModel, x: Tensor, grid: TimeGrid, scale: float) -> Tensor:
-        def field(x: Tensor, t: Tensor) -> Tensor:
-            cond, uncond = model.velocities(x, t, guided=scale != 0)
-            return cond.float() if uncond is None else model.combine(cond, uncond, scale)
-
-        for start, end in pairwise(grid.t_edges):
-            x = step(field, x, start, end)
-        return x
-
-    bind(model, "integrate", integrate)
-
-
 @variation()
 def heun_declared(subject: Subject) -> Subject:
     """Heun's method: the mean of the velocities at both ends of a step."""
@@ -185,7 +171,7 @@ def heun_declared(subject: Subject) -> Subject:
         second = field(x + (end - start) * first, end)
         return x + (end - start) * 0.5 * (first + second)
 
-    return remodel(subject, "heun_declared", lambda model: _solver(model, step), solver="heun")
+    return remodel(subject, "heun_declared", lambda model: use_solver(model, step), solver="heun")
 
 
 @variation()
@@ -196,7 +182,7 @@ def midpoint_declared(subject: Subject) -> Subject:
         half = (end - start) / 2
         return x + 2 * half * field(x + half * field(x, start), start + half)
 
-    return remodel(subject, "midpoint_declared", lambda model: _solver(model, step), solver="midpoint")
+    return remodel(subject, "midpoint_declared", lambda model: use_solver(model, step), solver="midpoint")
 
 
 # What the network is told and what it returns

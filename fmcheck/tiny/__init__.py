@@ -24,11 +24,11 @@ def build(
 ) -> TinyFlowModel:
     """Build the model in eval mode on ``device``.
 
-    ``dtype`` is that of the velocity network: float32, or bfloat16, which leaves the state, the text branch and
-    the autoencoder in float32.  Raises ``ValueError`` for any other.
+    ``dtype`` is that of the velocity network: float32, or bfloat16 or float16, which leave the state, the text
+    branch and the autoencoder in float32.  Raises ``ValueError`` for any other.
     """
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(f"dtype: expected torch.float32 or torch.bfloat16, found {dtype}")
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, found {dtype}")
     model = TinyFlowModel(config)
     model.to(device)
     model.fm_transformers.to(dtype)

@@ -4,6 +4,7 @@ Notation (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., secti
 dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `n` roundings in a row.
 """
 
+from fmcheck.tolerance.closure import closure_bound
 from fmcheck.tolerance.codec import image_bound, range_bound, scale_bound, unscale_bound
 from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
 from fmcheck.tolerance.statistics import (
@@ -14,7 +15,7 @@ from fmcheck.tolerance.statistics import (
     exchange_shows,
     ks_critical,
 )
-from fmcheck.tolerance.times import argument_bound, step_bound, time_bound, told_bound
+from fmcheck.tolerance.times import argument_bound, rounding_shows, step_bound, time_bound, told_bound
 from fmcheck.tolerance.training import implied_bound, path_bound, target_bound
 from fmcheck.tolerance.units import EXPLAINED, coarser, gamma, half_digits, unit_roundoff
 
@@ -26,6 +27,7 @@ __all__ = [
     "argument_bound",
     "binomial_range",
     "block_shows",
+    "closure_bound",
     "coarser",
     "exchange_shows",
     "fit_bound",
@@ -38,6 +40,7 @@ __all__ = [
     "move_bound",
     "path_bound",
     "range_bound",
+    "rounding_shows",
     "scale_bound",
     "short_bound",
     "step_bound",
