@@ -10,22 +10,19 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from fmcheck.case import Case
-from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
+from fmcheck.drive import build_model, tokens_of
+from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.outcome import Evidence, Expected, Outcome
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.boundary import boundaries
 from fmcheck.record.disturb import change_output
 from fmcheck.record.model_state import ModelState, modules_of
 from fmcheck.record.recorder import record
-from fmcheck.record.watch import global_random_state
 from fmcheck.rules import Check, Rule
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
 
 __all__ = ["Models", "Session"]
-
-# More than one, so that an off-by-one does not hide; few, so that short token limits are kept.
-_EXTRA_PADDING = 3
 
 # By device, dtype, and whether it is the second one: the model and its state as found, or why there is none.
 Models = dict[tuple[str, str, bool], tuple[Any, ModelState] | DeclarationError]
@@ -87,7 +84,7 @@ class Session:
         return made
 
     def _made(self, case: Case, *, fresh: bool) -> tuple[Any, ModelState]:
-        model = _build(self.subject, case)
+        model = build_model(self.subject, case)
         boundaries(model, self.subject.points)
         _check_finite(self.subject.name, model)
         made = model, ModelState(model)
@@ -140,7 +137,7 @@ class Session:
             self.subject,
             wish.case,
             kind=wish.kind,
-            inputs=self._inputs(model, wish),
+            inputs=tokens_of(self.subject, model, wish.case, wish.tokens),
             images=_images(self.subject, wish.case) if wish.kind == "loss" else None,
             disturbances=disturbances,
             disturb_rng=wish.disturb_rng,
@@ -150,22 +147,6 @@ class Session:
         )
         self.generate_seconds += trace.seconds
         return trace
-
-    def _inputs(self, model: Any, wish: Wish) -> Mapping[str, Any]:
-        subject, tokenize = self.subject, self.subject.tokenize
-        if tokenize is None:
-            return {}
-        inputs = _declared(subject, "tokenize", lambda: tokenize(model, list(wish.case.prompts)))
-        if wish.tokens == "padded" and (pad := subject.pad) is not None:
-            inputs = _declared(subject, "pad", lambda: pad(model, inputs, _EXTRA_PADDING))
-        if wish.tokens == "masked" and (masked := subject.masked) is not None:
-            inputs = _declared(subject, "masked", lambda: masked(model, inputs))
-        if not isinstance(inputs, Mapping):
-            raise DeclarationError(
-                f"subject {subject.name!r}: tokenize, pad and masked must return a mapping of argument names to "
-                f"tensors, such as {{'input_ids': ...}}; found {type(inputs).__name__}"
-            )
-        return {k: v.to(wish.case.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
 
     def judge(
         self,
@@ -235,25 +216,6 @@ class Session:
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """Name of every run made, and the rules that wanted it."""
         return {name: tuple(dict.fromkeys(code for code in codes if code)) for name, codes in self._wanted.items()}
-
-
-def _build(subject: Subject, case: Case) -> Any:
-    # A fixed global seed while building: weights that nobody seeded would make every run another one.
-    with global_random_state(case.device, disturb=0):
-        model = _declared(subject, "build", lambda: subject.build(case))
-    if model is None:
-        raise DeclarationError(f"subject {subject.name!r}: build returned None, expected the model; a missing return?")
-    return model
-
-
-def _declared(subject: Subject, name: str, call: Callable[[], Any]) -> Any:
-    """What a function of the subject's declaration returns; its own exceptions become a DeclarationError."""
-    try:
-        return call()
-    except (FmcheckError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise DeclarationError(f"subject {subject.name!r}: {name} raised {type(error).__name__}: {error}") from error
 
 
 def _provides(subject: Subject, need: str) -> bool:

@@ -18,6 +18,7 @@ FLOORS = [
     {"subject", "scenario"},
     {"flow"},
     {"record"},
+    {"drive"},
     {"wish", "tolerance"},
     {"plan", "oracles", "parity"},
     {"rules"},
