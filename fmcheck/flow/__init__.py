@@ -1,16 +1,15 @@
 """The reference mathematics of a flow-matching pipeline, written once, in any dtype and on any device."""
 
-from fmcheck.flow.exact import GaussianFlow, linear_field, linear_solution, logistic_field, logistic_solution
 from fmcheck.flow.grid import edge_error_bound, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients
 from fmcheck.flow.integrate import Field, euler, heun, integrate, midpoint
-from fmcheck.flow.path import as_velocity, interpolate, per_row, velocity_target
+from fmcheck.flow.path import as_prediction, as_velocity, interpolate, per_row, velocity_target
 from fmcheck.flow.time_map import from_argument, to_argument
 
 __all__ = [
     "Coefficients",
     "Field",
-    "GaussianFlow",
+    "as_prediction",
     "as_velocity",
     "combine",
     "combine_formula",
@@ -22,10 +21,6 @@ __all__ = [
     "heun",
     "integrate",
     "interpolate",
-    "linear_field",
-    "linear_solution",
-    "logistic_field",
-    "logistic_solution",
     "midpoint",
     "per_row",
     "time_edges",

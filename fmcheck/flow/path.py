@@ -6,7 +6,7 @@ from torch import Tensor
 from fmcheck.errors import DeclarationError
 from fmcheck.spec import FlowSpec
 
-__all__ = ["RowTime", "as_velocity", "interpolate", "per_row", "velocity_target"]
+__all__ = ["RowTime", "as_prediction", "as_velocity", "interpolate", "per_row", "velocity_target"]
 
 # One flow time a row, or one for all rows.
 RowTime = Float[Tensor, "B"] | Float[Tensor, ""]
@@ -88,6 +88,25 @@ def as_velocity(
     if spec.prediction == "x1":
         return (prediction - ratio * x) / (1 - ratio * time).to(x.dtype)
     return (x - prediction) / time.to(x.dtype)
+
+
+def as_prediction(
+    velocity: Float[Tensor, "B *rest"], x: Float[Tensor, "B *rest"], t: RowTime, spec: FlowSpec
+) -> Float[Tensor, "B *rest"]:
+    """What the network returns for `dx/dt` at a state, following `spec.prediction`: the inverse of `as_velocity`.
+
+    `x1 = (1 - r t) v + r x` and `x0 = x - t v`, with `r = 1 - s_min`; never singular.
+
+    Raises:
+        DeclarationError: velocity and state differ in shape, or `t` has not one entry a row.
+    """
+    _check_ends(velocity, x)
+    time, ratio = per_row(t, x), 1 - spec.sigma_min
+    if spec.prediction == "velocity":
+        return velocity
+    if spec.prediction == "reverse_velocity":
+        return -velocity
+    return (1 - ratio * time) * velocity + ratio * x if spec.prediction == "x1" else x - time * velocity
 
 
 def _check_ends(first: Tensor, second: Tensor) -> None:

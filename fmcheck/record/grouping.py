@@ -205,7 +205,7 @@ def flow_times(value: Any, rows: int, spec: FlowSpec, name: str) -> Tensor:
     """Flow time of every row, float64 `[rows]` on the CPU, from the time argument of a network call.
 
     Raises:
-        NotInformative: there is none, it is no number, or it has neither one entry nor one a row; `name` names the call.
+        NotInformative: there is none, it is no number, or it has neither one entry nor one a row (`name` is the call).
     """
     if value is None:
         raise NotInformative(f"{name} was passed no time argument")

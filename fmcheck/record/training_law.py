@@ -133,7 +133,7 @@ def _polynomial(t: Tensor, values: Tensor) -> tuple[Tensor, float]:
 
 
 def _source_share(t: Tensor, rho: Tensor) -> tuple[float, float | None, float]:
-    """`alpha`, `1 - r` and the deviation of `rho (1 - r t) = alpha`, by which `1 / rho` is affine in `t`, or `rho` 0."""
+    """`alpha`, `1 - r` and the deviation of `rho (1 - r t) = alpha`: `1 / rho` is affine in `t`, or `rho` is 0."""
     if float(rho.abs().max()) <= 1e-3:
         return 0.0, None, float(rho.abs().max())
     affine = torch.stack([torch.ones_like(t), t], 1)

@@ -71,7 +71,7 @@ class Rule:
 
     Attributes:
         needs: what the subject must offer: observation points (`velocity`, `sample`, …), parts of the subject
-            (`tokenize`, `pad`, `masked`, `loss`) or arguments of a point (`velocity.null`).
+            (`tokenize`, `pad`, `masked`, `loss`, `generate_rank`, `shard`) or arguments of a point (`velocity.null`).
         wishes: the runs of a relation rule, from the plan of a subject; None for a trace rule.
         kinds: which traces a trace rule judges: `generate`, `loss`.
         judges_crashes: whether traces that ended in an exception are judged too.
@@ -92,6 +92,11 @@ class Rule:
     @property
     def family(self) -> str:
         return self.code[:-2]
+
+    @property
+    def on_ranks(self) -> bool:
+        """Whether its runs need several processes."""
+        return "generate_rank" in self.needs or "shard" in self.needs
 
     @property
     def doc(self) -> str:

@@ -7,6 +7,7 @@ dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `
 from fmcheck.tolerance.closure import closure_bound
 from fmcheck.tolerance.codec import image_bound, range_bound, scale_bound, unscale_bound
 from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
+from fmcheck.tolerance.shadow import Shadow, shadow
 from fmcheck.tolerance.statistics import (
     FALSE_ALARM_BUDGET,
     STATISTICAL_RULES,
@@ -24,6 +25,7 @@ __all__ = [
     "FALSE_ALARM_BUDGET",
     "FitErrors",
     "STATISTICAL_RULES",
+    "Shadow",
     "argument_bound",
     "binomial_range",
     "block_shows",
@@ -42,6 +44,7 @@ __all__ = [
     "range_bound",
     "rounding_shows",
     "scale_bound",
+    "shadow",
     "short_bound",
     "step_bound",
     "sums_show_digits",
