@@ -21,6 +21,7 @@ EvaluationPoint = Literal["midpoint", "left"]
 Solver = Literal["euler", "midpoint", "heun"]
 Prediction = Literal["velocity", "reverse_velocity", "x1", "x0"]
 InitialState = Literal["text_latent", "noise"]
+Posterior = Literal["mode", "sample"]
 
 _TIME_MAPS: dict[str, tuple[float, float]] = {
     "log_snr": (4.0, -8.0),
@@ -34,6 +35,7 @@ _FINITE = (
     "grid_clamp",
     "grid_shift",
     "sigma_min",
+    "noise_scale",
     "latent_scale",
     "latent_shift",
     "null_probability",
@@ -67,11 +69,14 @@ class FlowSpec:
             `x1` the data end; `x0` the source end.
         sigma_min: `s_min` of the path `x_t = (1 - (1 - s_min) t) x0 + t x1`.
         initial_state: `text_latent` when the flow starts at the text encoder's latent, else `noise`.
+        noise_scale: standard deviation of the noise that a flow from noise starts at, in sampling and in training.
         state_dtype: precision of the integrated state: `float32`, or that of the `network` (which loses small steps in
             bfloat16, but is what some released pipelines document).
         latent_channels, downsampling: latents are `[B, latent_channels, H/downsampling, W/downsampling]`.
         size_multiple: heights and widths must be multiples of this (default: `downsampling`).
         latent_scale, latent_shift: the decoder is fed `state / latent_scale + latent_shift`.
+        posterior: whether encoding takes the `mode` of the encoder's posterior (the same latent every time) or draws a
+            `sample` of it.
         unscale_before_decode: whether that happens before the `decode` point (inside `sample`, or inline); False when
             `decode` does it itself.
         image_channels, image_range: of the images that `generate` returns.
@@ -100,12 +105,14 @@ class FlowSpec:
     prediction: Prediction = "velocity"
     sigma_min: float = 0.0
     initial_state: InitialState = "text_latent"
+    noise_scale: float = 1.0
     state_dtype: Literal["float32", "network"] = "float32"
     latent_channels: int = 32
     downsampling: int = 32
     size_multiple: int | None = None
     latent_scale: float = 1.0
     latent_shift: float = 0.0
+    posterior: Posterior = "mode"
     unscale_before_decode: bool = True
     image_channels: int = 3
     image_range: tuple[float, float] = (-1.0, 1.0)
@@ -144,7 +151,7 @@ class FlowSpec:
             need(name, is_count(getattr(self, name)), "a positive integer")
         for name in _FINITE:
             need(name, is_finite_number(getattr(self, name)), "a finite number")
-        for name in ("grid_std", "grid_shift"):
+        for name in ("grid_std", "grid_shift", "noise_scale"):
             need(name, getattr(self, name) > 0, "a number above 0")
         need("grid_clamp", 0 <= self.grid_clamp < 0.5, "a number in [0, 0.5)")
         need("sigma_min", 0 <= self.sigma_min < 1, "a number in [0, 1)")

@@ -37,6 +37,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         "grid_clamp": draw(st.floats(0, 0.499)),
         "grid_shift": draw(POSITIVE),
         "sigma_min": draw(st.floats(0, 0.999)),
+        "noise_scale": draw(POSITIVE),
         "latent_channels": draw(st.integers(1, 64)),
         "downsampling": down,
         "size_multiple": draw(st.none() | st.integers(1, 8).map(lambda n: n * down)),
