@@ -11,6 +11,7 @@ from torch import Tensor
 from fmcheck.case import Case
 from fmcheck.errors import NotInformative
 from fmcheck.record.disturb import change_argument, change_input, change_output, raise_in
+from fmcheck.record.training_pair import other_data_ends
 from fmcheck.subject import Subject
 from fmcheck.tensors import describe
 from fmcheck.wish import Run, Wish
@@ -326,6 +327,18 @@ class Plan:
         height, width = self._legal(multiple, multiple)
         case = self.native.with_batch(1024).but(height=height, width=width, seed=_next_seed(self.native))
         return self._wish("large-loss", kind="loss", case=case)
+
+    @cached_property
+    def moved_loss(self) -> Wish:
+        """That loss with the same draws and other encoded images."""
+        return self._wish("loss-other-ends", kind="loss", case=self.loss.case, disturbances=(other_data_ends(),))
+
+    @cached_property
+    def few_prompts(self) -> Wish:
+        """A few prompts many times over in one small unguided step: many draws of the same text latents."""
+        case, scale = self.large_loss.case, self.subject.spec.neutral_scale
+        case = case.but(prompts=self.native.prompts[:4], seed=self.native.seed, num_steps=1, guidance_scale=scale)
+        return self._wish("few-prompts", case=case.with_batch(64))
 
     def describe(self) -> Mapping[str, Case]:
         """Name and case of the plain runs, for reports."""

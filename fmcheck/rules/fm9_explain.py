@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fmcheck.record.training import DataEnd, TrainingReading
 from fmcheck.spec import FlowSpec
-from fmcheck.tolerance import EXPLAINED, ks_critical, path_bound
+from fmcheck.tolerance import EXPLAINED, ks_critical, ks_distance, path_bound
 
 # Maps from flow time to what a network may be told, by the formula that a reader would write.
 _MAPS = (
@@ -217,15 +217,15 @@ def explain_times(times: Tensor, spec: FlowSpec) -> str:
     inside = times.clamp(torch.finfo(torch.float64).eps, 1 - torch.finfo(torch.float64).eps)
     logits = torch.logit(inside)
     mean, std = float(logits.mean()), float(logits.std())
-    if spec.time_distribution != "uniform" and _distance(times.clamp(0, 1)) <= ks_critical(len(times)):
+    if spec.time_distribution != "uniform" and ks_distance(times.clamp(0, 1)) <= ks_critical(len(times)):
         return "the times are uniform"
-    fits = _distance(torch.special.ndtr((logits - mean) / std)) <= ks_critical(len(times))
+    fits = ks_distance(torch.special.ndtr((logits - mean) / std)) <= ks_critical(len(times))
     return f"{'the times are' if fits else 'no known law; fitted'} logit-normal with mean {mean:.2f} and std {std:.2f}"
 
 
 def distance_to_law(times: Tensor, spec: FlowSpec, error: float) -> float:
     """Kolmogorov-Smirnov distance of `times` from the spec's law, the least that times within `error` could have."""
-    return _distance(_cdf(times + error, spec), _cdf(times - error, spec))
+    return ks_distance(_cdf(times + error, spec), _cdf(times - error, spec))
 
 
 def _cdf(times: Tensor, spec: FlowSpec) -> Tensor:
@@ -234,14 +234,6 @@ def _cdf(times: Tensor, spec: FlowSpec) -> Tensor:
         return inside
     probability: Tensor = torch.special.ndtr((torch.logit(inside) - spec.grid_mean) / spec.grid_std)
     return probability
-
-
-def _distance(above: Tensor, below: Tensor | None = None) -> float:
-    """`sup |F_n - F|` from the law's probabilities at the samples (slightly above and below them)."""
-    high = above.sort().values
-    low = high if below is None else below.sort().values
-    share = torch.arange(len(high) + 1, dtype=torch.float64) / len(high)
-    return float(torch.maximum(share[1:] - high, low - share[:-1]).max().clamp(min=0))
 
 
 def explain_range(found: Tensor, images: Tensor) -> str | None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmcheck.record.training import TrainingReading
+from fmcheck.record.training import DataEnd, TrainingReading
 from fmcheck.spec import FlowSpec
 from fmcheck.tolerance import implied_bound, path_bound, target_bound, told_bound
 
-__all__ = ["Pull", "pulls"]
+__all__ = ["Pull", "implied_source", "pulls"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +76,21 @@ def pulls(reading: TrainingReading, on_path: Tensor | None) -> Iterator[Pull]:
     if on_path is not None:
         yield _pull(reading, on_path, reading.x0, reading.line.end.rows, None, reading.line.end.name)
         return
-    spec = reading.spec
-    remaining = 1 - (1 - spec.sigma_min) * reading.told.unsqueeze(1)
-    rows = (reading.conditional & (remaining > 0).flatten()).nonzero().flatten()
+    remaining = 1 - (1 - reading.spec.sigma_min) * reading.told
+    rows = (reading.conditional & (remaining > 0)).nonzero().flatten()
     for end in reading.ends:
-        x0 = reading.implied_x0(end)
-        state_error = path_bound(x0, end.rows, reading.dtype)
-        time_error = told_bound(spec, reading.argument_dtype)
-        velocity = end.rows - (1 - spec.sigma_min) * x0
-        error = implied_bound(state_error, time_error, velocity, remaining)
+        x0, error = implied_source(reading, end)
         yield _pull(reading, rows, x0, end.rows, error, end.name)
+
+
+def implied_source(reading: TrainingReading, end: DataEnd) -> tuple[Tensor, Tensor]:
+    """The source end that state, told time and a data end leave, and the bound on its error, each `[B, D]`."""
+    spec, x0 = reading.spec, reading.implied_x0(end)
+    remaining = 1 - (1 - spec.sigma_min) * reading.told.unsqueeze(1)
+    state_error = path_bound(x0, end.rows, reading.dtype)
+    time_error = told_bound(spec, reading.argument_dtype)
+    velocity = end.rows - (1 - spec.sigma_min) * x0
+    return x0, implied_bound(state_error, time_error, velocity, remaining)
 
 
 def _pull(reading: TrainingReading, rows: Tensor, x0: Tensor, x1: Tensor, x0_error: Tensor | None, end: str) -> Pull:

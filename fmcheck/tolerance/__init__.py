@@ -5,16 +5,22 @@ dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `
 """
 
 from fmcheck.tolerance.closure import closure_bound
-from fmcheck.tolerance.codec import image_bound, range_bound, scale_bound, unscale_bound
+from fmcheck.tolerance.codec import image_bound, range_bound, reconstructs, round_trip_bound, scale_bound, unscale_bound
 from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
 from fmcheck.tolerance.shadow import Shadow, shadow
 from fmcheck.tolerance.statistics import (
     FALSE_ALARM_BUDGET,
-    STATISTICAL_RULES,
+    SHARE,
+    STATISTICAL_TESTS,
+    NoiseBounds,
     binomial_range,
     block_shows,
     exchange_shows,
     ks_critical,
+    ks_distance,
+    noise_bounds,
+    signed_mean_bound,
+    signed_sum_bound,
 )
 from fmcheck.tolerance.times import argument_bound, rounding_shows, step_bound, time_bound, told_bound
 from fmcheck.tolerance.training import implied_bound, path_bound, target_bound
@@ -24,7 +30,9 @@ __all__ = [
     "EXPLAINED",
     "FALSE_ALARM_BUDGET",
     "FitErrors",
-    "STATISTICAL_RULES",
+    "NoiseBounds",
+    "SHARE",
+    "STATISTICAL_TESTS",
     "Shadow",
     "argument_bound",
     "binomial_range",
@@ -39,13 +47,19 @@ __all__ = [
     "image_bound",
     "implied_bound",
     "ks_critical",
+    "ks_distance",
     "move_bound",
+    "noise_bounds",
     "path_bound",
     "range_bound",
+    "reconstructs",
+    "round_trip_bound",
     "rounding_shows",
     "scale_bound",
     "shadow",
     "short_bound",
+    "signed_mean_bound",
+    "signed_sum_bound",
     "step_bound",
     "sums_show_digits",
     "target_bound",

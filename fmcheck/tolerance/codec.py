@@ -6,7 +6,12 @@ from torch import Tensor
 from fmcheck.spec import FlowSpec
 from fmcheck.tolerance.units import gamma
 
-__all__ = ["image_bound", "range_bound", "scale_bound", "unscale_bound"]
+__all__ = ["image_bound", "range_bound", "reconstructs", "round_trip_bound", "scale_bound", "unscale_bound"]
+
+# Of the squared contrast of a picture: half of it as error.
+_RECONSTRUCTS = 1 / 4
+# Half of an error is a quarter of its square.
+_HALVED = 4.0
 
 
 def scale_bound(latent: Tensor, spec: FlowSpec, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -37,3 +42,25 @@ def range_bound(low: float, high: float, dtype: torch.dtype) -> float:
     no larger than the ends of the range or its width.
     """
     return gamma(4, dtype) * max(abs(low), abs(high), high - low)
+
+
+def reconstructs(lost: float) -> bool:
+    """Whether a picture that comes back from encoding and decoding is that picture at all.
+
+    `lost` is the squared error over that of the best constant picture: at a quarter the error is half as large as the
+    contrast. Weights that nobody trained make pictures that have nothing to do with theirs, and lose 1 or more: of a
+    picture with the contrast of its own, 2 in expectation.
+    """
+    return lost <= _RECONSTRUCTS
+
+
+def round_trip_bound(other: float) -> float:
+    """How much the declared chain may lose of a picture at most, when another chain loses `other` of it.
+
+    Write `e` for the error of the right chain and `d` for what a wrong factor or offset of the latent does to the
+    picture on top of it; the wrong chain loses `|e + d|^2`. A codec is trained until no factor or offset of its latent
+    makes its error smaller, since its own last and first layers hold them: `e` and `d` are orthogonal to first order,
+    and the wrong chain loses more. Losing less than a quarter, `|e + d| < |e| / 2`, needs an `e` that lies within 30
+    degrees of `-d`: an error which is, nearly all of it, that very factor.
+    """
+    return _HALVED * other

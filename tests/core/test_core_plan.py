@@ -48,7 +48,7 @@ NAMED = [(32, 32, 32, None, 1), (64, 1024, 8, 16, 1), (1024, 64, 8, 16, 3), (96,
 
 def _check_plan(plan: Plan) -> None:
     spec, native = plan.subject.spec, plan.native
-    for wish in (*plan.plain, plan.again, plan.other_seed, plan.loss, plan.large_loss, plan.permuted):
+    for wish in (*plan.plain, plan.again, plan.other_seed, plan.loss, plan.large_loss, plan.few_prompts, plan.permuted):
         assert wish.case.height % spec.multiple == 0, wish.name
         assert wish.case.width % spec.multiple == 0, wish.name
     assert len(set(plan.plain)) == len(plan.plain), "equal wishes are one"
@@ -61,6 +61,7 @@ def _check_plan(plan: Plan) -> None:
     assert spec.guidance_weight(plan.other_scale.case.guidance_scale) != 0
     assert plan.other_scale.case.guidance_scale != native.guidance_scale
     assert plan.other_seed.case.seed != native.seed
+    assert plan.few_prompts.case.seed != plan.large_loss.case.seed, "or both would have the same noise"
     assert plan.more_steps.case.num_steps == 2 * native.num_steps
     assert (plan.one_step.case.batch, plan.one_step.case.num_steps) == (1, 1)
     for wish in plan.impossible_sizes.values():

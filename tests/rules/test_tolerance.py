@@ -12,8 +12,7 @@ from fmcheck.record.grouping import Evaluation
 from fmcheck.record.reading import Move
 from fmcheck.spec import FlowSpec
 from fmcheck.tolerance import (
-    FALSE_ALARM_BUDGET,
-    STATISTICAL_RULES,
+    SHARE,
     binomial_range,
     coarser,
     fit_bound,
@@ -196,10 +195,9 @@ def test_small_numbers() -> None:
 
 
 def test_statistical_bounds_are_what_their_formulas_say() -> None:
-    # Each rule may give one false alarm in its share of the budget: 2 exp(-2 n d^2).
-    share = FALSE_ALARM_BUDGET / STATISTICAL_RULES
-    assert 2 * math.exp(-2 * 1000 * ks_critical(1000) ** 2) == pytest.approx(share)
+    # Each test may give one false alarm in its share of the budget: 2 exp(-2 n d^2).
+    assert 2 * math.exp(-2 * 1000 * ks_critical(1000) ** 2) == pytest.approx(SHARE)
     low, high = binomial_range(20, 0.5)
     tail = sum(math.comb(20, k) for k in range(low)) / 2**20
-    assert tail <= share / 2 < tail + math.comb(20, low) / 2**20
+    assert tail <= SHARE / 2 < tail + math.comb(20, low) / 2**20
     assert low + high == 20
