@@ -58,6 +58,12 @@ class Draw:
     where: str
     last_call: str | None
 
+    @property
+    def role(self) -> str | None:
+        """Role of the innermost observed call that it happened in; None between calls."""
+        _, inside, call = self.where.rpartition("inside ")
+        return call.partition("[")[0] if inside else None
+
 
 @dataclass
 class Trace:

@@ -12,6 +12,7 @@ from fmcheck.record.trace import Call
 from fmcheck.rules.evidence import bitwise, exact, given, require, require_finite, require_finite_move, within
 from fmcheck.rules.fm5_explain import explain_update
 from fmcheck.rules.fm5_integration import before_end, step_error, worst
+from fmcheck.rules.pictures import altered_pictures
 from fmcheck.rules.registry import Check, rule
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import describe, joined
@@ -378,18 +379,8 @@ def _mapped(decoded: Tensor, run: Run) -> Tensor:
 
 
 def _explain_image(image: Tensor, expected: Tensor) -> str | None:
-    candidates = [
-        ((expected + 1) / 2, "the images are mapped to [0, 1]"),
-        (expected * 2 - 1, "the images are mapped from [0, 1] once more"),
-        (expected.flip(1), "the channels are in reversed order"),
-        (expected.flip(-1), "the images are mirrored"),
-        (expected.flip(-2), "the images are upside down"),
-        (-expected, "the images are negated"),
-    ]
-    if expected.shape[-1] == expected.shape[-2]:
-        candidates.append((expected.transpose(-1, -2), "height and width are exchanged"))
-    candidates += [(expected[order], "the rows are in another order") for order in _orders(len(expected))]
-    for candidate, text in candidates:
+    orders = ((expected[order], "the rows are in another order") for order in _orders(len(expected)))
+    for candidate, text in (*altered_pictures(expected), *orders):
         if float((image - candidate).abs().max()) <= EXPLAINED:
             return text
     scale = float((image * expected).sum() / (expected * expected).sum())

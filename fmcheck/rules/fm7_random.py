@@ -77,19 +77,20 @@ def foreign_randomness(runs: Mapping[str, Run]) -> Iterator[Check]:
     How it goes wrong: one `randn` without `generator=`, dropout left on, a layer initialised during inference, noise
     from NumPy. The same seed then gives another picture in every process, and a bug report cannot be reproduced.
 
-    Checked: in every plain run, that no global generator of torch, Python or NumPy moves at or between observed calls;
-    and that the native case gives the same pictures when all of them are seeded otherwise.
+    Checked: in every plain run, that no global generator of torch, Python or NumPy moves at or between observed calls
+    (a finding names the function that drew, such as `sample`); and that the native case gives the same pictures when
+    all of them are seeded otherwise.
 
     Fix: `torch.randn(shape, generator=generator, device=generator.device)`. Source: PyTorch reproducibility notes;
     start latents drawn per rank, vllm-project/vllm-omni issue 2176.
     """
     for name, run in runs.items():
-        foreign = [draw for draw in run.trace.draws if draw.source != "caller"]
+        foreign = _foreign(run)
         yield exact(
             not foreign,
             f"{len(foreign)} draws from global generators; the first from {_named(foreign)}",
             where=f"run {name}",
-            diagnosis="a random call without generator=, active dropout, or a layer initialised during inference",
+            diagnosis=_culprit(run, foreign),
         )
     base, disturbed = runs["base"], runs["disturbed"]
     yield exact(
@@ -100,6 +101,13 @@ def foreign_randomness(runs: Mapping[str, Run]) -> Iterator[Check]:
         if _foreign(base)
         else "a generator that is seeded from the global ones",
     )
+
+
+def _culprit(run: Run, foreign: list[Draw]) -> str:
+    """The observed function that drew first, where it was one, and what draws like that."""
+    point = run.subject.points.get(foreign[0].role or "") if foreign else None
+    where = f"inside {point.path}: " if point else ""
+    return where + "a random call without generator=, active dropout, or a layer initialised during inference"
 
 
 def _foreign(run: Run) -> list[Draw]:

@@ -71,10 +71,14 @@ def test_a_declared_cost_is_a_warning(entry, tiny: Subject):
     assert report.failed(strict=True)
 
 
+# What the tiny model cannot show: it starts at text, runs in no float16, and its autoencoder's weights are seeded.
+_UNTOLD = {"FM407", "FM508", "FM607"}
+
+
 def test_no_rule_objects_to_the_clean_model(tiny: Subject):
     report = check(tiny)
     assert not [str(finding) for finding in report.findings]
-    assert report.count("passed") == len(report.outcomes)
+    assert {outcome.rule.code for outcome in report.outcomes if outcome.status != "passed"} <= _UNTOLD
 
 
 def test_the_kill_table_says_who_caught_what():

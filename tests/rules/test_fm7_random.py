@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -155,6 +156,20 @@ def test_global_noise_is_foreign() -> None:
     last = by_run["runs base and other-global-rng"]
     assert last.message.startswith("the pictures change with the state of the global random generators")
     assert last.diagnosis == "drawn from torch inside text[0]"
+
+
+@pytest.mark.parametrize("part", ["sample", "decode"])
+def test_the_part_of_the_autoencoder_that_draws_is_named(part: str) -> None:
+    class Dithering(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            clean = getattr(self.codec, part)
+            setattr(self.codec, part, lambda x: clean(x) + 1e-3 * torch.randn(x.shape[0], 1, 1, 1))
+
+    finding = judge("FM706", Dithering).findings[0]
+    assert f"the first from torch inside {part}[0]" in finding.message
+    assert finding.diagnosis is not None
+    assert finding.diagnosis.startswith(f"inside codec.{part}: a random call without generator=")
 
 
 def test_python_and_numpy_noise_is_foreign() -> None:
