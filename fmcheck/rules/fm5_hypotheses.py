@@ -1,5 +1,6 @@
 """Diagnoses of the oracle rules: which wrong loop ends where the user's ended, on a field whose velocity is known."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -31,10 +32,9 @@ def explain_end(field: ExactField, reading: Reading, end: Tensor, declared: Tens
     if nearest <= allowed:
         # Some mistakes come to the same: the better known one is said.
         return next(text for distance, text in candidates if distance <= max(2 * nearest, _size(rounding)))
-    for fitted in (_touched_afterwards(end, declared, start, allowed), _tuned(field, reading, start, end, allowed)):
-        if fitted:
-            return fitted
-    return None
+    fitted = [*_tuned(field, reading, start, end), _touched_afterwards(end, declared, start)]
+    distance, text = min(fitted, key=lambda candidate: candidate[0])
+    return text if distance <= allowed else None
 
 
 def _size(x: Tensor) -> float:
@@ -43,17 +43,18 @@ def _size(x: Tensor) -> float:
     return size if size == size else float("inf")
 
 
-def _touched_afterwards(end: Tensor, declared: Tensor, start: Tensor, allowed: float) -> str | None:
-    """`end = a declared + b start`."""
+def _touched_afterwards(end: Tensor, declared: Tensor, start: Tensor) -> tuple[float, str]:
+    """`end = a declared + b start`: the distance that is left, and what was done."""
     found = effective_coefficients(end, declared, start)
-    if not found.determined or _size(end - found.cond * declared - found.uncond * start) > allowed:
-        return None
+    if not found.determined:
+        return math.inf, ""
     added = f" and {found.uncond:+.4g} times the initial one" if abs(found.uncond) > EXPLAINED else ""
-    return f"the state is changed after the loop: {found.cond:.6g} times the declared one{added}"
+    text = f"the state is changed after the loop: {found.cond:.6g} times the declared one{added}"
+    return _size(end - found.cond * declared - found.uncond * start), text
 
 
-def _tuned(field: ExactField, reading: Reading, start: Tensor, end: Tensor, allowed: float) -> str | None:
-    """A mistake of one number, which is searched for."""
+def _tuned(field: ExactField, reading: Reading, start: Tensor, end: Tensor) -> Iterator[tuple[float, str]]:
+    """Mistakes of one number, which is searched for: the distance that is left, and what was done."""
     for family, name in _families(reading):
         value = 0.0
         for _ in range(_TRIES):
@@ -62,9 +63,7 @@ def _tuned(field: ExactField, reading: Reading, start: Tensor, end: Tensor, allo
             square = float(slope.square().sum())
             step = float((slope * (end - here)).sum()) / square if square else 0.0
             value += max(-1.0, min(1.0, step))
-        if _size(family(value).end(field, start) - end) <= allowed:
-            return name(value)
-    return None
+        yield _size(family(value).end(field, start) - end), name(value)
 
 
 def _families(reading: Reading) -> Iterator[tuple[Callable[[float], Loop], Callable[[float], str]]]:

@@ -104,20 +104,21 @@ def no_closure(runs: Mapping[str, Run]) -> Iterator[Check]:
         "the training state holds the data end at t = 0 and the source at t = 1, as the network is told",
         diagnosis="training runs from data to source, the sampler from source to data",
     )
-    if not law.leads_to_data:
-        return
-    yield measured(
-        f"training asks for {law.alpha:+.5f} x0 {float(law.beta.sum()):+.5f} x1 at t = 1"
-        + ("" if law.remains is None else f", where the state holds {law.remains:.2g} x0")
-    )
-    run = runs["closure"]
+    if law.leads_to_data:
+        yield measured(
+            f"training asks for {law.alpha:+.5f} x0 {float(law.beta.sum()):+.5f} x1 at t = 1"
+            + ("" if law.remains is None else f", where the state holds {law.remains:.2g} x0")
+        )
+        yield _arrival(law, runs["closure"])
+
+
+def _arrival(law: TrainingLaw, run: Run) -> Check:
     require(run.failure is None, str(run.failure))
     end, x0 = end_of(run), run.reading.initial.detach().cpu().double()
     require(end.shape == x0.shape, "the final state has another shape than the initial one (see FM601)")
     x1 = law.ends[0].reshape(x0.shape)
-    expected = _declared_end(run, x0, x1)
-    used, allowed = worst((end - expected).abs(), closure_bound(run.reading, x0, x1, law.error))
-    yield within(
+    used, allowed = worst((end - _declared_end(run, x0, x1)).abs(), closure_bound(run.reading, x0, x1, law.error))
+    return within(
         used,
         allowed,
         f"on what training asks for, the sampler ends {used:.3g} away from the data end, allowed {allowed:.3g}",

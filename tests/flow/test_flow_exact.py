@@ -67,10 +67,10 @@ def test_slopes_bound_the_derivatives(field, shape):
     by_state = jacobian.reshape(x.numel(), -1).abs().sum(1).reshape(shape)
     by_time = torch.func.jacrev(lambda time: field.velocity(x, time, flags))(t).abs()
     found_state, found_time = field.slopes(x, t, flags)
-    assert bool((found_state >= by_state - 1e-12).all())
-    torch.testing.assert_close(found_time, by_time, rtol=1e-10, atol=1e-12)
+    assert bool((found_state >= by_state - 1e-8).all())
+    torch.testing.assert_close(found_time, by_time, rtol=1e-6, atol=1e-8)
     if not isinstance(field, Rotation):
-        torch.testing.assert_close(found_state, by_state, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(found_state, by_state, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)

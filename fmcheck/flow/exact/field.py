@@ -44,14 +44,14 @@ class ExactField(ABC):
     def slopes(
         self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
     ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
-        """`sum_j |dv_i / dx_j|` and `|dv_i / dt|`, elementwise.
+        """`sum_j |dv_i / dx_j|` and `|dv_i / dt|`, elementwise, for a running error analysis.
 
-        By forward differentiation, which gives the row sums of a Jacobian: right for fields that are elementwise in
-        `x`, or whose derivatives have one sign in a row. Others override it.
+        Here for fields that are elementwise in `x`, by differences over `2 h`, `h = 1e-5`, whose error of the order
+        `h^2` is far below what a bound needs. Others override it.
         """
-        rows = t.repeat(len(x)) if t.dim() == 0 else t
-        by_state = torch.func.jvp(lambda state: self.velocity(state, rows, uncond), (x,), (torch.ones_like(x),))[1]
-        by_time = torch.func.jvp(lambda time: self.velocity(x, time, uncond), (rows,), (torch.ones_like(rows),))[1]
+        h = 1e-5
+        by_state = (self.velocity(x + h, t, uncond) - self.velocity(x - h, t, uncond)) / (2 * h)
+        by_time = (self.velocity(x, t + h, uncond) - self.velocity(x, t - h, uncond)) / (2 * h)
         return by_state.abs(), by_time.abs()
 
 

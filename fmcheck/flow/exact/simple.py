@@ -179,7 +179,7 @@ class Sine(ExactField):
 
     @property
     def name(self) -> str:
-        return "sine"
+        return f"sine-{self.a:g}-{self.b:g}"
 
     def velocity(self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]) -> Float[Tensor, "N *rest"]:
         """`(a + b t) sin(x)`."""
