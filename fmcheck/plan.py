@@ -16,9 +16,9 @@ from fmcheck.subject import Subject
 from fmcheck.tensors import describe
 from fmcheck.wish import Run, Wish
 
-__all__ = ["Plan", "Run", "Wish"]
+__all__ = ["OTHER_PROMPTS", "Plan", "Run", "Wish"]
 
-_OTHER_PROMPTS = (
+OTHER_PROMPTS = (
     "a small white star on a green background",
     "a large orange square, bottom left",
     "a blue circle on a red background, top right",
@@ -27,11 +27,16 @@ _OTHER_PROMPTS = (
 
 
 class Plan:
-    """The runs that a subject allows, derived from its native case. Rules pick from these, so that runs are shared."""
+    """The runs that a subject allows, derived from its native case. Rules pick from these, so that runs are shared.
 
-    def __init__(self, subject: Subject) -> None:
+    Args:
+        nproc: how many processes rules about ranks are given; 1 where there are no such runs.
+    """
+
+    def __init__(self, subject: Subject, *, nproc: int = 1) -> None:
         self.subject = subject
         self.native = subject.case
+        self.nproc = nproc
 
     def _wish(self, name: str, *, case: Case | None = None, **rest: Any) -> Wish:
         return Wish(name, case or self.native, **rest)
@@ -84,7 +89,7 @@ class Plan:
     def larger(self) -> Wish:
         """One prompt at a size with more pixels than the native one, where there is such a size."""
         case, multiple = self.native, self.subject.spec.multiple
-        height, width = self._legal(case.height + 2 * multiple, case.width + multiple)
+        height, width = self.legal(case.height + 2 * multiple, case.width + multiple)
         return self._wish("larger", case=case.with_batch(1).but(height=height, width=width, num_steps=2))
 
     @cached_property
@@ -94,14 +99,14 @@ class Plan:
         height, width = case.height // 2, case.width * 2
         if height % multiple or height == 0:
             height, width = case.height, case.width + multiple
-        height, width = self._legal(height, width)
+        height, width = self.legal(height, width)
         return self._wish("wide", case=case.but(height=height, width=width))
 
     @cached_property
     def tall(self) -> Wish:
         """The size of `wide` with height and width exchanged."""
         case = self.wide.case
-        height, width = self._legal(case.width, case.height)
+        height, width = self.legal(case.width, case.height)
         return self._wish("tall", case=case.with_batch(2).but(height=height, width=width, num_steps=2))
 
     @cached_property
@@ -117,7 +122,7 @@ class Plan:
         scale = spec.neutral_scale + weight
         return scale if spec.guidance_weight(scale) else (spec.guidance_from or 0.0) + weight
 
-    def _legal(self, height: int, width: int) -> tuple[int, int]:
+    def legal(self, height: int, width: int) -> tuple[int, int]:
         """The size itself, or the declared legal one with the nearest number of rows and columns."""
         sizes = self.subject.sizes
         if sizes is None:
@@ -129,7 +134,7 @@ class Plan:
     def small(self) -> Case:
         """The native case at the smallest legal size that is two cells high and three wide."""
         multiple = self.subject.spec.multiple
-        height, width = self._legal(2 * multiple, 3 * multiple)
+        height, width = self.legal(2 * multiple, 3 * multiple)
         return self.native.but(height=height, width=width)
 
     @cached_property
@@ -140,7 +145,7 @@ class Plan:
         width, height = cells * multiple, (cells + 1) * multiple
         if (height, width) == (native.height, native.width):
             height += multiple
-        height, width = self._legal(height, width)
+        height, width = self.legal(height, width)
         batch = width // self.subject.spec.downsampling
         case = native.but(height=height, width=width, num_steps=3)
         return self._wish("other-size", case=case.with_batch(batch) if batch <= 4 else case)
@@ -201,12 +206,15 @@ class Plan:
 
     @cached_property
     def other_size_again(self) -> Wish:
-        """The other size once more, after the native one came back.
+        """The other size once more, right after the native one came back.
 
         The global generators are disturbed, since every run starts at the same state of them: a layer that is built
         anew with random weights would get the same ones otherwise.
         """
-        return self._wish("other-size-again", case=self.other_size.case, disturb_rng=20250826, after=(self.again,))
+        # Wished for by no other rule, so that it is made now, whatever sizes were asked for since `again`.
+        back = self._wish("back-at-native-size", case=self.native.but(num_steps=1), turn=1)
+        after = (self.again, back)
+        return self._wish("other-size-again", case=self.other_size.case, disturb_rng=20250826, after=after)
 
     @cached_property
     def other_seed(self) -> Wish:
@@ -228,7 +236,7 @@ class Plan:
     def neighbours(self, row: int, case: Case | None = None) -> Wish:
         """Other prompts in every row but one, of the native case or another one."""
         case = case or self.native
-        prompts = [p if i == row else _OTHER_PROMPTS[i % 4] for i, p in enumerate(case.prompts)]
+        prompts = [p if i == row else OTHER_PROMPTS[i % 4] for i, p in enumerate(case.prompts)]
         return self._wish(f"neighbours-of-{row}", case=case.but(prompts=tuple(prompts)))
 
     @property
@@ -324,7 +332,7 @@ class Plan:
     def large_loss(self) -> Wish:
         """One training loss with many small images, for the distribution of its times and null rows."""
         multiple = self.subject.spec.multiple
-        height, width = self._legal(multiple, multiple)
+        height, width = self.legal(multiple, multiple)
         case = self.native.with_batch(1024).but(height=height, width=width, seed=_next_seed(self.native))
         return self._wish("large-loss", kind="loss", case=case)
 
