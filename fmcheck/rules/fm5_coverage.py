@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from fmcheck.flow import time_edges
+import torch
+
+from fmcheck.flow import evaluation_times, time_edges, to_argument
 from fmcheck.oracles import constant_runs
 from fmcheck.plan import Plan, Run
 from fmcheck.rules.effective import Effective
@@ -65,7 +67,22 @@ def _grid_text(run: Run) -> str:
     """The steps and times that the loop really used, as far as they can be read."""
     lengths = ", ".join(f"{dt:.5f}" for dt in run.reading.effective_dt)
     times = ", ".join(f"{evaluation.time:.5f}" for evaluation in run.reading.evaluations)
-    return f"grid of {run.case.num_steps} steps: lengths {lengths}; network asked at t = {times}"
+    return f"grid of {run.case.num_steps} steps: lengths {lengths}; network asked at t = {times}{_time_map(run)}"
+
+
+def _time_map(run: Run) -> str:
+    """The affine map from the place of an evaluation among the steps as made to what the network was told."""
+    reading, spec = run.reading, run.subject.spec
+    edges = torch.tensor([0.0, *reading.effective_dt], dtype=torch.float64).cumsum(0)
+    told = torch.tensor([evaluation.time for evaluation in reading.evaluations], dtype=torch.float64)
+    places = evaluation_times(edges, spec).reshape(-1)
+    if len(places) != len(told) or len(told) < 2 or not bool(edges.isfinite().all()):
+        return ""
+    columns = torch.stack([torch.ones_like(places), places], 1)
+    offset, slope = (
+        torch.linalg.lstsq(columns, to_argument(told, spec)[:, None], driver="gelsd").solution.flatten().tolist()
+    )
+    return f", told {offset:.4g} {slope:+.4g} t"
 
 
 def _explain(covered: Mapping[int, float], spec: FlowSpec, run: Run) -> str:

@@ -44,7 +44,7 @@ def off_exact_flow(runs: Mapping[str, Run]) -> Iterator[Check]:
         yield within(
             used,
             allowed,
-            f"on the field {name!r} the loop ends {used:.3g} away from the declared method in float64, "
+            f"on a field with a known flow the loop ends {used:.3g} away from the declared method in float64, "
             f"rounding allows {allowed:.3g}",
             where=f"run {run.name}",
             diagnosis=partial(explain_end, FIELDS[name], run.reading, end, expected.end, expected.bound),
