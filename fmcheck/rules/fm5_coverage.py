@@ -127,6 +127,6 @@ def _clamp(lost: float, spec: FlowSpec) -> str:
         return ""
     for exponent in range(2, 9):
         eps = 10.0**-exponent
-        if abs(1 - _declared(1, replace(spec, grid_clamp=eps)) - lost) <= EXPLAINED * lost:
+        if abs(1 - _declared(1, replace(spec, grid_clamp=eps)) - lost) <= 10 * EXPLAINED * lost:
             return f" (quantiles clamped to [{eps:g}, 1 - {eps:g}] lose as much)"
     return ""

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from fmcheck.oracles import overflow_runs
 from fmcheck.plan import Run
+from fmcheck.record.reading import Move
 from fmcheck.rules.evidence import by_step, exact, measured, require, require_finite_move, within
 from fmcheck.rules.fm5_explain import explain_update
 from fmcheck.rules.fm5_integration import step_error, worst
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tensors import all_finite
-from fmcheck.tolerance import unit_roundoff
+from fmcheck.tolerance import fit_bound, fit_errors, step_bound, unit_roundoff
 
 
 @rule("FM506", "digits-lost")
@@ -36,6 +37,7 @@ def digits_lost(run: Run) -> Iterator[Check]:
     require(reading.both_branches or not reading.guided, "the unconditional branch is not evaluated (see FM204)")
     for move in moves:
         require_finite_move(move)
+        require(_as_declared(run, move), "the steps or their guidance are not the declared ones (see FM303, FM203)")
     allowed, shadow = torch.zeros_like(moves[0].delta), moves[0].start.double()
     lost = torch.zeros((), dtype=torch.bool)
     for move in moves:
@@ -58,6 +60,17 @@ def digits_lost(run: Run) -> Iterator[Check]:
         where=f"after {len(moves)} steps",
         diagnosis=lambda: "small steps are lost in the state" if bool(lost) else _worst_step(run),
     )
+
+
+def _as_declared(run: Run, move: Move) -> bool:
+    """Whether a step that is a combination of its velocities has the length and the weight that the spec declares."""
+    fitted, errors = move.coefficients, fit_errors(move)
+    if not fitted.determined or not bool((move.leftover <= fit_bound(move)).all()):
+        return True
+    weight, k = run.reading.weight, move.step
+    off = abs(fitted.dt - float(run.reading.steps_dt[k])) - float(step_bound(run.reading, torch.float32)[k])
+    known = move.uncond is not None and not move.alike
+    return off <= errors.dt and (not known or abs(fitted.weight - weight) <= errors.weight(fitted.dt, weight))
 
 
 def _worst_step(run: Run) -> str:
