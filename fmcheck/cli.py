@@ -75,6 +75,9 @@ def run(
     thorough: Annotated[
         bool | None, typer.Option("--thorough/--no-thorough", help="Judge the rules that cost minutes too.")
     ] = None,
+    nproc: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Judge the rules about ranks too, on N processes.")
+    ] = None,
     repro_dir: Annotated[
         Path | None, typer.Option(help="Write a reproduction file for every rule that fails into this folder.")
     ] = None,
@@ -97,6 +100,7 @@ def run(
             strict=strict,
             min_checked=min_checked,
             thorough=thorough,
+            nproc=nproc,
         )
     raise typer.Exit(commands.run(gate, output_format.value, verbose=verbose, repro_dir=repro_dir))
 

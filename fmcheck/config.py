@@ -40,6 +40,7 @@ _KEYS = {
     "strict": (bool, "true or false"),
     "thorough": (bool, "true or false"),
     "min-checked": (int, "an integer"),
+    "nproc": (int, "an integer"),
     "expected-failures": (dict, "a table of rule codes"),
     "spec": (dict, "a table of FlowSpec fields"),
 }
@@ -53,6 +54,7 @@ class Config:
         path: the file, None without one; messages name it.
         min_checked: rules that must really have judged something; by default 1, since a gate in which nobody looked
             must not pass.
+        nproc: on how many ranks rules about ranks are judged; 1 skips them.
         expected, spec: those of `subject`; :meth:`applied` leaves them out for another subject.
     """
 
@@ -66,6 +68,7 @@ class Config:
     strict: bool = False
     thorough: bool = False
     min_checked: int = 1
+    nproc: int = 1
     expected: Mapping[str, Expected] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fmcheck.config import Config, load_config
 from fmcheck.outcome import Expected, Outcome, Report
@@ -16,7 +17,10 @@ __all__ = ["Gate", "prepare"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What will be checked, and how its report is judged. `native` is the subject's own case, before any override."""
+    """What will be checked, and how its report is judged.
+
+    `native` is the subject with its own case, before any override; `load` makes that one in another process.
+    """
 
     target: str
     subject: Subject
@@ -27,6 +31,8 @@ class Gate:
     strict: bool
     min_checked: int
     thorough: bool = False
+    nproc: int = 1
+    load: Callable[[], Subject] | None = None
     remarks: tuple[str, ...] = ()
 
     def check(
@@ -41,6 +47,8 @@ class Gate:
             ignore=self.ignore,
             expected=self.expected,
             thorough=self.thorough,
+            nproc=self.nproc,
+            load=self.load,
             on_run=on_run,
             on_outcome=on_outcome,
         )
@@ -50,7 +58,7 @@ class Gate:
         return Context(
             target=self.target,
             subject=self.subject,
-            rerun=rerun or rerun_command(self.target, self.subject.case, self.native.case),
+            rerun=rerun or rerun_command(self.target, self.subject.case, self.native.case, nproc=self.nproc),
             cases=cases_of(self.subject, select_rules(self.select, self.ignore)),
             remarks=self.remarks,
         )
@@ -67,6 +75,7 @@ def prepare(
     strict: bool | None = None,
     min_checked: int | None = None,
     thorough: bool | None = None,
+    nproc: int | None = None,
 ) -> Gate:
     """Merge arguments over `[tool.fmcheck]` over defaults, and load the subject.
 
@@ -76,7 +85,8 @@ def prepare(
     configured = load_config()
     target = target or configured.subject or "tiny"
     config = configured.about(target)
-    native = load_subject(target, configured.path.parent if configured.path else None)
+    load = partial(load_subject, target, configured.path.parent if configured.path else None)
+    native = load()
     changes = {
         "device": config.device if device is None else device,
         "dtype": config.dtype if dtype is None else dtype,
@@ -97,6 +107,8 @@ def prepare(
         strict=config.strict if strict is None else strict,
         min_checked=config.min_checked if min_checked is None else min_checked,
         thorough=config.thorough if thorough is None else thorough,
+        nproc=config.nproc if nproc is None else nproc,
+        load=load,
         remarks=tuple(_remarks(configured, config, target)),
     )
 

@@ -98,12 +98,16 @@ class SubjectCollector(pytest.Collector):
 
     def __init__(self, *, gate: "Gate", **rest: Any) -> None:
         from fmcheck.pytest_suite import Bench
+        from fmcheck.ranks.pool import Ranks
         from fmcheck.rules import unasked
 
         super().__init__(nodeid=_name(gate), **rest)
         self.gate = gate
         without = () if gate.thorough else unasked(gate.select)
-        self.bench: Bench = Bench(gate.target, gate.subject, gate.expected, strict=gate.strict, without=without)
+        ranks = Ranks(gate.load, gate.nproc)
+        self.bench: Bench = Bench(
+            gate.target, gate.subject, gate.expected, strict=gate.strict, without=without, ranks=ranks
+        )
 
     def collect(self) -> Iterator["RuleItem"]:
         from fmcheck.pytest_suite import rule_id

@@ -6,13 +6,14 @@ somebody imports it.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Union
 
 import pytest
 
 from fmcheck.errors import DeclarationError
 from fmcheck.outcome import Expected, Outcome, stale_expectations
+from fmcheck.ranks.pool import Ranks
 from fmcheck.report.context import Context
 from fmcheck.report.text import outcome_text
 from fmcheck.rules import Rule, get_rule, select_rules, unasked
@@ -41,6 +42,7 @@ def suite(
     seed: int | None = None,
     strict: bool = False,
     thorough: bool = False,
+    nproc: int = 1,
     fuzz: Union[bool, "Limits"] = False,
 ) -> Callable[..., None]:
     """A test function with one case per rule; assign it to a name that pytest collects.
@@ -56,6 +58,7 @@ def suite(
         device, dtype, seed: replace those of the subject's native case.
         strict: whether warnings fail too.
         thorough: whether to judge the costly rules too; otherwise only those that `select` names one by one.
+        nproc: on how many ranks rules about ranks are judged, for a subject given by its name; 1 skips them.
         fuzz: one more test, `fuzz`, that searches the odd corners of the subject: as far as the Hypothesis profile of
             the test run says (`--hypothesis-profile fmcheck-gate` or `fmcheck-nightly`, or one of your own), or as
             these limits say. A subject given by its name runs in a process of its own, which may crash or hang.
@@ -71,7 +74,9 @@ def suite(
     select = tuple(select)
     rules = select_rules(select, ignore)
     without = () if thorough else unasked(select)
-    bench = Bench(name, found, expectations, strict=strict, without=without)
+    load = partial(load_subject, subject) if isinstance(subject, str) else None
+    ranks = Ranks(load, nproc)
+    bench = Bench(name, found, expectations, strict=strict, without=without, ranks=ranks)
 
     hunt = [] if fuzz is False else [None]
 
@@ -95,10 +100,11 @@ class Bench:
     expected: Mapping[str, Expected] = field(default_factory=dict)
     strict: bool = False
     without: Collection[str] = ()
+    ranks: Ranks = field(default_factory=Ranks)
 
     @cached_property
     def session(self) -> Session:
-        return Session(self.subject, without=self.without)
+        return Session(self.subject, without=self.without, ranks=self.ranks)
 
     def judge(self, rule: Rule, node: pytest.Item, *, rerun: str) -> None:
         """Judge one rule inside a test and end the test as the outcome says."""

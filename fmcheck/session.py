@@ -14,10 +14,12 @@ from fmcheck.drive import build_model, tokens_of
 from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.outcome import Evidence, Expected, Outcome
 from fmcheck.plan import Plan, Run, Wish
+from fmcheck.ranks.pool import Ranks
 from fmcheck.record.boundary import boundaries
 from fmcheck.record.disturb import change_output
 from fmcheck.record.model_state import ModelState, modules_of
 from fmcheck.record.recorder import record
+from fmcheck.record.trace import Trace
 from fmcheck.rules import Check, Rule
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
@@ -37,6 +39,10 @@ class Session:
         models: where built models are kept, for sessions that share them; by default each session builds its own.
         thorough: compare every weight bit for bit after every run; otherwise those that torch saw written to.
         without: codes of costly rules that are skipped, since nobody asked for them.
+        ranks: makes the runs on several ranks; by default there are none.
+
+    Raises:
+        DeclarationError: a case that the subject cannot have, or a device that is not there for every rank.
     """
 
     def __init__(
@@ -50,12 +56,15 @@ class Session:
         models: "Models | None" = None,
         thorough: bool = True,
         without: Collection[str] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         changes = {"device": device, "dtype": dtype, "seed": seed}
         native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
         _check_available(native, subject)
         self.subject = subject.but(case=native)
-        self.plan = Plan(self.subject)
+        self._ranks = ranks or Ranks()
+        self._ranks.check(native)
+        self.plan = Plan(self.subject, nproc=self._ranks.count)
         self.models: Models = {} if models is None else models
         self._thorough, self._without = thorough, without
         self._runs: dict[Wish, Run | NotInformative | MemoryError] = {}
@@ -104,7 +113,7 @@ class Session:
                 self.run(earlier, code)
             self._on_run(wish.name)
             try:
-                self._runs[wish] = Run(wish, self.subject, self._record(wish))
+                self._runs[wish] = self._on_ranks(wish) if wish.ranks else Run(wish, self.subject, self._record(wish))
             except NotInformative as reason:
                 self._runs[wish] = reason
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -116,6 +125,14 @@ class Session:
                 raise MemoryError(str(made.trace.error))
             return made
         raise made.with_traceback(None)
+
+    def _on_ranks(self, wish: Wish) -> Run:
+        self.calls += wish.ranks
+        shares = self._ranks.run(wish, self.subject.spec)
+        exhausted = next((share for share in shares if share.exhausted), None)
+        if exhausted is not None:
+            raise MemoryError(f"rank {exhausted.rank} of {wish.ranks}: {exhausted.error}")
+        return Run(wish, self.subject, Trace(wish.case, wish.kind), shares)
 
     def forget(self) -> None:
         """Let go of every run. Tracebacks of exceptions hold whole recordings, and cycles them."""
@@ -175,6 +192,8 @@ class Session:
         for need in rule.needs:
             if not _provides(self.subject, need):
                 return f"the subject declares no {need!r}"
+        if rule.on_ranks and self._ranks.refusal:
+            return self._ranks.refusal
         if rule.family == "FM1" and not checks_enabled():
             return "jaxtyping's runtime checks are switched off (JAXTYPING_DISABLE)"
         return ""
@@ -223,7 +242,7 @@ def _provides(subject: Subject, need: str) -> bool:
     if argument:
         point = subject.points.get(role)
         return point is not None and point.arguments.get(argument) is not None
-    if role in ("tokenize", "pad", "masked", "loss"):
+    if role in ("tokenize", "pad", "masked", "loss", "generate_rank", "shard"):
         return getattr(subject, role) is not None
     if role == "entry":
         return subject.entry is not None

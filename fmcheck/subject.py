@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -149,6 +149,12 @@ class Subject:
         masked: `masked(model, inputs)` returns inputs whose tokens under the mask have other values.
         loss: `loss(model, request)` runs one training loss (images in `request.images`) and returns it.
         loss_entry: the function behind `loss`, observed for its calls.
+        generate_rank: `generate_rank(model, request, rank, world_size)` makes one rank's part of the request's prompts
+            and returns the images `[n, channels, H, W]` and the n indices of their prompts, inside a process group.
+        rank_seeding: what the noise of a sample depends on: `per_sample` on its own seed, so that any number of ranks
+            makes the same pictures; `per_rank` also on the rank that makes it.
+        shard: `shard(model, mesh)` spreads the velocity network over a device mesh in place (FSDP2, DTensor); then
+            `generate` is run on every rank.
         spec: the conventions that hold.
         case: the native case: size, steps and scale that the model is made for. Rules derive theirs from it.
         sizes: every legal `(height, width)`, for models that run at a few sizes only; None when every multiple of the
@@ -175,6 +181,9 @@ class Subject:
     masked: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None
     loss: Callable[[Any, Request], Any] | None = None
     loss_entry: str | Point | None = None
+    generate_rank: Callable[[Any, Request, int, int], Any] | None = None
+    rank_seeding: Literal["per_sample", "per_rank"] = "per_sample"
+    shard: Callable[[Any, Any], None] | None = None
     spec: FlowSpec = field(default_factory=FlowSpec)
     case: Case = field(default_factory=Case)
     sizes: tuple[tuple[int, int], ...] | None = None
@@ -191,7 +200,7 @@ class Subject:
         self._check_sizes(who)
 
     def _check_types(self, who: str) -> None:
-        for name in ("build", "generate", "tokenize", "pad", "masked", "loss"):
+        for name in ("build", "generate", "tokenize", "pad", "masked", "loss", "generate_rank", "shard"):
             value = getattr(self, name)
             if not callable(value) and (value is not None or name in ("build", "generate")):
                 raise DeclarationError(f"{who}: {name}: expected a function; found {type(value).__name__}")
@@ -199,6 +208,10 @@ class Subject:
             if not isinstance(getattr(self, name), kind):
                 found = type(getattr(self, name)).__name__
                 raise DeclarationError(f"{who}: {name}: expected a {kind.__name__}; found {found}")
+        if self.rank_seeding not in ("per_sample", "per_rank"):
+            raise DeclarationError(
+                f"{who}: rank_seeding: expected 'per_sample' or 'per_rank'; found {self.rank_seeding!r}"
+            )
         if not isinstance(self.dtypes, list | tuple) or not self.dtypes:
             raise DeclarationError(f"{who}: dtypes: expected names such as ('float32',); found {self.dtypes!r}")
         for dtype in self.dtypes:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import NotInformative
+from fmcheck.ranks.share import Share
 from fmcheck.record.disturb import Disturbance
 from fmcheck.record.memo import Memo
 from fmcheck.record.reading import Reading
@@ -24,7 +25,8 @@ class Wish:
 
     Attributes:
         name: for reports.
-        kind: `generate` or `loss`.
+        kind: `generate` or `loss`; on ranks also `part`, where each makes its part of the prompts, and `shard`, where
+            each runs `generate` with a network that is spread over them.
         disturbances: deliberate changes at observation points.
         disturb_rng: seed the global generators with this number first.
         tokens: the subject's own tokens, `padded` further, or with other values under the mask (`masked`).
@@ -33,11 +35,12 @@ class Wish:
         turn: tells repeated equal runs apart.
         ambient: settings of the process during the run, by their names in :mod:`fmcheck.record.ambient`.
         fresh: on a model object of its own, shared only by the other fresh runs.
+        ranks: in so many processes of their own, in one process group; 0 in this process.
     """
 
     name: str = field(compare=False)
     case: Case
-    kind: Literal["generate", "loss"] = "generate"
+    kind: Literal["generate", "loss", "part", "shard"] = "generate"
     disturbances: tuple[Disturbance, ...] = ()
     disturb_rng: int | None = None
     tokens: Tokens = "plain"
@@ -46,15 +49,17 @@ class Wish:
     turn: int = 0
     ambient: tuple[str, ...] = ()
     fresh: bool = False
+    ranks: int = 0
 
 
 @dataclass
 class Run(Memo):
-    """A wish fulfilled: the trace, and the reading of it."""
+    """A wish fulfilled: the trace, and the reading of it; on ranks, the share of each."""
 
     wish: Wish
     subject: Subject
     trace: Trace
+    shares: tuple[Share, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,6 +88,9 @@ class Run(Memo):
     @property
     def failure(self) -> str | None:
         """The exception that ended the run, in one line; None when it came to its end."""
+        failed = min((share for share in self.shares if share.error), key=lambda share: share.ended, default=None)
+        if failed is not None:
+            return f"rank {failed.rank} of {self.wish.ranks}: {failed.error}"
         error = self.trace.error
         if error is None:
             return None

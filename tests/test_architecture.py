@@ -14,12 +14,13 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # A module may import from lower floors and from its own.
 FLOORS = [
     {"errors", "values"},
+    {"processes"},
     {"tensors", "spec", "case"},
     {"subject", "scenario"},
     {"flow"},
     {"record"},
     {"drive"},
-    {"wish", "tolerance"},
+    {"wish", "ranks", "tolerance"},
     {"plan", "oracles", "parity"},
     {"rules"},
     {"outcome"},

@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from fmcheck.errors import InternalError
+from fmcheck.processes import crossing, ending, opened
 from fmcheck.scenario import Scenario
 from fmcheck.trial import CRASH, HANG, MEMORY, Bench, Verdict, failure
 
@@ -70,7 +71,7 @@ class Isolated:
             if not pipe.poll(self._limit):
                 self.close()
                 return failure(HANG, f"no answer within the time limit of {self._limit:g} s; killed", scenario)
-            answer: Verdict = _opened(pipe.recv())
+            answer: Verdict = opened(pipe.recv())
             return answer
         except (EOFError, OSError):
             return self._died(scenario)
@@ -88,12 +89,12 @@ class Isolated:
             if not ours.poll(self._start_limit):
                 self.close()
                 raise InternalError(f"the worker process did not start within {self._start_limit:g} s")
-            _opened(ours.recv())
+            opened(ours.recv())
         except (EOFError, OSError) as error:
             self._process.join()
             code = self._process.exitcode
             self.close()
-            raise InternalError(f"the worker process ended with {_ending(code)} before the first case") from error
+            raise InternalError(f"the worker process ended with {ending(code)} before the first case") from error
         return ours
 
     def _died(self, scenario: Scenario) -> Verdict:
@@ -105,7 +106,7 @@ class Isolated:
             return failure(
                 MEMORY, "the process was killed with SIGKILL, as the kernel does when memory is short", scenario
             )
-        return failure(CRASH, f"the process died with {_ending(code)}", scenario)
+        return failure(CRASH, f"the process died with {ending(code)}", scenario)
 
     def renew(self) -> None:
         if self._pipe is not None:
@@ -124,20 +125,6 @@ class Isolated:
         self._pipe = self._process = None
 
 
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "an unknown end"
-    if code >= 0:
-        return f"exit code {code}"
-    return signal.Signals(-code).name
-
-
-def _opened(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
 def _serve(pipe: Connection, make: Callable[[], Bench]) -> None:
     """The other process: answer until the pipe closes."""
     # An interrupt goes to the whole group of processes; the campaign decides what becomes of this one.
@@ -145,7 +132,7 @@ def _serve(pipe: Connection, make: Callable[[], Bench]) -> None:
     try:
         local = Local(make())
     except Exception as error:
-        pipe.send(_plain(error))
+        pipe.send(crossing(error))
         return
     pipe.send("ready")
     while True:
@@ -161,11 +148,5 @@ def _serve(pipe: Connection, make: Callable[[], Bench]) -> None:
         try:
             answer: Any = local.judge(scenario, fresh=fresh)
         except Exception as error:
-            answer = _plain(error)
+            answer = crossing(error)
         pipe.send(answer)
-
-
-def _plain(error: Exception) -> Exception:
-    """The error as it crosses to the campaign: of its own kind where that is ours, and without its causes."""
-    kind = type(error)
-    return kind(str(error)) if kind.__module__ == "fmcheck.errors" else InternalError(f"{kind.__name__}: {error}")

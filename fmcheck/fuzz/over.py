@@ -19,7 +19,7 @@ def campaign_of(
     database: ExampleDatabase | None = None,
 ) -> Campaign:
     """A campaign over the scenarios of a bench's subject, judged by its rules; by default in this process."""
-    asks = [rule.code for rule in bench.rules if rule.wishes is not None and not rule.costly]
+    asks = [rule.code for rule in bench.rules if rule.wishes is not None and not (rule.costly or rule.on_ranks)]
     return Campaign(
         subject=bench.subject,
         executor=executor or Local(bench),

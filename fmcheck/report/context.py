@@ -54,13 +54,15 @@ class Context:
         return self.rerun.replace("{code}", code)
 
 
-def rerun_command(target: str, case: Case, native: Case) -> str:
+def rerun_command(target: str, case: Case, native: Case, *, nproc: int = 1) -> str:
     """`fmcheck run TARGET --select {code} --seed 0`, with device and dtype where they are not the subject's own."""
     words = ["fmcheck run", shlex.quote(target), "--select {code}", f"--seed {case.seed}"]
     if case.device != native.device:
         words.append(f"--device {case.device}")
     if case.dtype != native.dtype:
         words.append(f"--dtype {case.dtype}")
+    if nproc > 1:
+        words.append(f"--nproc {nproc}")
     return " ".join(words)
 
 

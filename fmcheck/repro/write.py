@@ -17,6 +17,7 @@ from fmcheck.repro.replay import made_runs
 from fmcheck.repro.replayed import ENDINGS, is_repeated
 from fmcheck.repro.settings import Settings, found_versions
 from fmcheck.repro.target import check_target
+from fmcheck.rules import get_rule
 from fmcheck.scenario import Call, Scenario
 from fmcheck.subject import Subject
 from fmcheck.trial import Bench
@@ -158,6 +159,10 @@ def write_report(folder: Path, target: str, subject: Subject, report: Report) ->
         DeclarationError: as :func:`write`.
     """
     for finding, scenarios in scenarios_for(report, subject):
+        if get_rule(finding.code).on_ranks:
+            reason = "a file holds runs in one process; run the rule again with --nproc"
+            yield Written(finding.code, None, reason=reason)
+            continue
         written = Written(finding.code, None, reason="no scenario was tried")
         for scenario in scenarios:
             written = write(folder, target, subject, finding, scenario)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
@@ -55,6 +56,26 @@ def _loss(model: TinyFlowModel, request: Request) -> Tensor:
     return model.training_loss(request.images, **prompts, generator=request.generator).loss
 
 
+def generate_rank(model: TinyFlowModel, request: Request, rank: int, world_size: int) -> tuple[list[Tensor], list[int]]:
+    """One rank's part of the prompts, dealt out in turn. Every sample has its own seed, so that ranks do not matter."""
+    indices = list(range(rank, len(request.prompts), world_size))
+    images = []
+    for index in indices:
+        one = request.case.but(prompts=(request.prompts[index],))
+        generator = torch.Generator().manual_seed(request.case.seed + index)
+        images.append(_generate(model, Request(one, tokenize(model, list(one.prompts)), generator)))
+    return images, indices
+
+
+def shard(model: TinyFlowModel, mesh: DeviceMesh) -> None:
+    """The velocity network's weights over the mesh, one unit a block (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in model.fm_transformers.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model.fm_transformers, mesh=mesh)
+
+
 _CONFIG = TinyConfig()
 
 subject = Subject(
@@ -67,6 +88,8 @@ subject = Subject(
     masked=masked,
     entry="generate",
     loss_entry="training_loss",
+    generate_rank=generate_rank,
+    shard=shard,
     text="text_encoder",
     velocity="fm_transformers",
     encode="autoencoder.encode_moments",
