@@ -1,6 +1,7 @@
 """`fmcheck mutants`: the proof that the rules catch what they name, and stay silent on correct pipelines."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from rich.console import Console
 
@@ -76,7 +77,8 @@ def _alarms(
 ) -> Iterable[tuple[Variation, Report]]:
     for variation in clean:
         say(variation.name)
-        yield variation, check(variation.change(load_subject("tiny")))
+        load = partial(load_subject, f"variation:{variation.name}")
+        yield variation, check(variation.change(load_subject("tiny")), nproc=variation.nproc, load=load)
         advance()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fmcheck.errors import DeclarationError, InternalError, did_you_mean
 from fmcheck.subject import Subject
@@ -13,10 +13,13 @@ __all__ = [
     "all_mutants",
     "all_variations",
     "get_mutant",
+    "get_variation",
     "mutant",
     "subject_mutant",
     "variation",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Mutant:
         caught_by: code of the rule that must catch it.
         change: gets the clean subject of the tiny model and returns the broken one.
         odd: whether no run of the standard plan shows it, so that only a fuzz campaign can find it.
+        nproc: on how many ranks it shows; 1 for those that need none.
     """
 
     name: str
     caught_by: str
     change: Callable[[Subject], Subject]
     odd: bool = False
+    nproc: int = 1
 
     @property
     def summary(self) -> str:
@@ -45,11 +50,13 @@ class Variation:
     """A correct pipeline with other conventions, on which every rule must stay silent.
 
     `warns` holds the codes of the rules that must warn (and not fail): what is declared may still cost something.
+    `nproc` is more than 1 where it differs only on several ranks.
     """
 
     name: str
     change: Callable[[Subject], Subject]
     warns: tuple[str, ...] = ()
+    nproc: int = 1
 
     @property
     def summary(self) -> str:
@@ -79,21 +86,25 @@ def mutant(caught_by: str, *, odd: bool = False) -> Callable[[Callable[[Any], No
     return register
 
 
-def subject_mutant(caught_by: str) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
+def subject_mutant(
+    caught_by: str, *, nproc: int = 1
+) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
     """Register a function from the clean subject to a broken one, for defects outside the model object."""
 
     def register(change: Callable[[Subject], Subject]) -> Callable[[Subject], Subject]:
-        _add(_MUTANTS, Mutant(change.__name__, caught_by, change))
+        _add(_MUTANTS, Mutant(change.__name__, caught_by, change, nproc=nproc))
         return change
 
     return register
 
 
-def variation(*, warns: Iterable[str] = ()) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
+def variation(
+    *, warns: Iterable[str] = (), nproc: int = 1
+) -> Callable[[Callable[[Subject], Subject]], Callable[[Subject], Subject]]:
     """Register a function from the clean subject to a correct one with other conventions."""
 
     def register(change: Callable[[Subject], Subject]) -> Callable[[Subject], Subject]:
-        _add(_VARIATIONS, Variation(change.__name__, change, tuple(warns)))
+        _add(_VARIATIONS, Variation(change.__name__, change, tuple(warns), nproc))
         return change
 
     return register
@@ -122,6 +133,19 @@ def get_mutant(name: str) -> Mutant:
     Raises:
         DeclarationError: there is none; names the nearest.
     """
-    if name not in _MUTANTS:
-        raise DeclarationError(f"no mutant {name!r}{did_you_mean(name, _MUTANTS)}; `fmcheck mutants --list` lists them")
-    return _MUTANTS[name]
+    return _named("mutant", _MUTANTS, name)
+
+
+def get_variation(name: str) -> Variation:
+    """The correct variation with a name.
+
+    Raises:
+        DeclarationError: there is none; names the nearest.
+    """
+    return _named("variation", _VARIATIONS, name)
+
+
+def _named(kind: str, known: dict[str, T], name: str) -> T:
+    if name not in known:
+        raise DeclarationError(f"no {kind} {name!r}{did_you_mean(name, known)}; `fmcheck mutants --list` lists them")
+    return known[name]

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from fmcheck.fuzz import Limits, campaign_of, examples_until
 from fmcheck.mutants.registry import Mutant
 from fmcheck.run import Report, check
 from fmcheck.strategies import Domain
 from fmcheck.subject import Subject
+from fmcheck.subjects.load import load_subject
 from fmcheck.subjects.tiny import subject as tiny
 from fmcheck.trial import Bench
 
@@ -70,9 +73,10 @@ def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
     broken = mutant.change(subject)
     if mutant.odd:
         return _odd_kill(mutant, broken)
-    report = check(broken, select=() if full else (mutant.caught_by,))
+    on_ranks: dict[str, Any] = {"nproc": mutant.nproc, "load": partial(load_subject, f"mutant:{mutant.name}")}
+    report = check(broken, select=() if full else (mutant.caught_by,), **on_ranks)
     if mutant.caught_by not in _codes(report) and not full:
-        report = check(broken)
+        report = check(broken, **on_ranks)
     codes = _codes(report)
     return Kill(
         mutant=mutant,

@@ -15,8 +15,9 @@ READY_MADE = {"tiny": "fmcheck.subjects.tiny:subject"}
 def load_subject(name: str, folder: Path | None = None) -> Subject:
     """The subject with a ready-made name, or at `package.module:attribute` (a Subject, or a function that makes one).
 
-    `mutant:NAME` is the tiny model with one of the defects that `fmcheck mutants --list` names. The current directory
-    is importable, as it is for `python -m`, and so is `folder` (that of the configuration).
+    `mutant:NAME` is the tiny model with one of the defects that `fmcheck mutants --list` names, `variation:NAME` with
+    one of the correct variations. The current directory is importable, as it is for `python -m`, and so is `folder`
+    (that of the configuration).
 
     Raises:
         DeclarationError: no such name, module or attribute, an import that fails, or something that is no Subject.
@@ -26,6 +27,10 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
         from fmcheck.mutants import get_mutant
 
         return get_mutant(target.removeprefix("mutant:")).change(load_subject("tiny"))
+    if target.startswith("variation:"):
+        from fmcheck.mutants import get_variation
+
+        return get_variation(target.removeprefix("variation:")).change(load_subject("tiny"))
     if ":" not in target or not all(part.isidentifier() for part in target.partition(":")[0].split(".")):
         hint = did_you_mean(name, READY_MADE)
         raise DeclarationError(

@@ -1,13 +1,17 @@
 """The kill matrix: every mutant is caught by the rule it names, and no rule says a word about a correct variation."""
 
+from functools import partial
+
 import pytest
 
 from fmcheck.errors import DeclarationError
 from fmcheck.mutants import all_mutants, all_variations, get_mutant, kill_table
 from fmcheck.outcome import Outcome
+from fmcheck.ranks.pool import Ranks
 from fmcheck.rules import get_rule
 from fmcheck.run import Session, check
 from fmcheck.subject import Subject
+from fmcheck.subjects import load_subject
 
 
 def _judged(entry, tiny: Subject) -> Outcome:
@@ -15,7 +19,8 @@ def _judged(entry, tiny: Subject) -> Outcome:
         rule = get_rule(entry.caught_by)
     except DeclarationError as error:
         pytest.fail(f"{entry.name}: {error}")
-    return Session(entry.change(tiny)).judge(rule)
+    with Ranks(partial(load_subject, f"mutant:{entry.name}"), entry.nproc) as ranks:
+        return Session(entry.change(tiny), ranks=ranks).judge(rule)
 
 
 def _chosen():
@@ -24,10 +29,12 @@ def _chosen():
     for entry in all_mutants():
         key = entry.name if entry.name.startswith("log") else entry.caught_by
         rest.setdefault(key, entry)
-    return list(rest.values())
+    # Starting processes takes seconds; what the ranks do wrong is shown in this one by the tests of their rules.
+    marks = {entry.name: pytest.mark.slow if entry.nproc > 1 else [] for entry in rest.values()}
+    return [pytest.param(m, id=f"{m.caught_by}-{m.name}", marks=marks[m.name]) for m in rest.values()]
 
 
-@pytest.mark.parametrize("entry", _chosen(), ids=lambda m: f"{m.caught_by}-{m.name}")
+@pytest.mark.parametrize("entry", _chosen())
 def test_the_named_rule_catches_the_mutant(entry, tiny: Subject):
     outcome = _judged(entry, tiny)
     findings = [f for f in outcome.findings if f.severity != "note"]
@@ -57,10 +64,13 @@ def _variations():
 
 @pytest.mark.parametrize("entry", list(_variations()))
 def test_no_rule_objects_to_a_correct_variation(entry, tiny: Subject):
-    report = check(entry.change(tiny))
+    load = partial(load_subject, f"variation:{entry.name}")
+    report = check(entry.change(tiny), nproc=entry.nproc, load=load)
     objections = [str(f) for f in report.findings if not (f.severity == "warning" and f.code in entry.warns)]
     assert not objections
     assert not report.problems
+    judged = {o.rule.code for o in report.outcomes if o.rule.on_ranks and o.status == "passed"}
+    assert len(judged) >= 4 or entry.nproc == 1
 
 
 @pytest.mark.parametrize("entry", [v for v in all_variations() if v.warns], ids=lambda v: v.name)
@@ -78,7 +88,8 @@ _UNTOLD = {"FM407", "FM508", "FM607"}
 def test_no_rule_objects_to_the_clean_model(tiny: Subject):
     report = check(tiny)
     assert not [str(finding) for finding in report.findings]
-    assert {outcome.rule.code for outcome in report.outcomes if outcome.status != "passed"} <= _UNTOLD
+    here = [outcome for outcome in report.outcomes if not outcome.rule.on_ranks]
+    assert {outcome.rule.code for outcome in here if outcome.status != "passed"} <= _UNTOLD
 
 
 def test_the_kill_table_says_who_caught_what():
