@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import partial
 from statistics import NormalDist
@@ -28,8 +29,8 @@ def time_edges(
     - `uniform`: `t = q`;
     - `shifted`: `t = 1 - s`, `s = shift * (1 - q) / (1 + (shift - 1) * (1 - q))` (same paper, eq. 23).
 
-    The edges are computed on the CPU in rational numbers, apart from one exponential and a quantile in two float64
-    parts, and rounded once to `dtype`: they are within 2 ulp of float64, and do not depend on the device.
+    The edges are computed in rational and decimal numbers and rounded once to float64, then to `dtype`, so that the
+    reference depends neither on the device nor on its mathematical library.
 
     Args:
         num_steps: `K`, at least 1.
@@ -62,39 +63,46 @@ def _shifted_edge(shift: Fraction, q: Fraction, rest: Fraction) -> float:
 
 
 def _logit_normal_edge(mean: float, std: float, q: Fraction, rest: Fraction) -> float:
-    """`sigmoid(mean + std Phi^-1(q))`, to the error of one exponential and the last rounding: 1.1 ulp with a good libm.
+    """`sigmoid(mean + std Phi^-1(q))`, rounded once.
 
-    A float64 `y` near -5 is a multiple of 4 units of roundoff, by which its sigmoid is relatively off. So `y` is kept
-    in two parts, and what follows the exponential is done in rational numbers.
+    In decimal digits: a float64 `y` near -5 is a multiple of 4 units of roundoff, by which its sigmoid would be off.
     """
     if not q or not rest:
         return float(q)
-    y = Fraction(mean) + Fraction(std) * _quantile(q, rest)
-    high = float(y)
-    low = y - Fraction(high)
-    t = 1 / (1 + Fraction(math.exp(-high)))
-    return float(t * (1 + (1 - t) * low))
+    with localcontext(prec=_DIGITS):
+        y = Decimal(mean) + Decimal(std) * _quantile(q, rest)
+        return float(1 / (1 + (-y).exp()))
 
 
-def _quantile(q: Fraction, rest: Fraction) -> Fraction:
-    """`Phi^-1(q)`, by one Newton step from the float64 quantile of the smaller tail.
+def _quantile(q: Fraction, rest: Fraction) -> Decimal:
+    """`Phi^-1(q)`: the float64 quantile of the smaller tail, and one Newton step, which doubles its 16 digits.
 
-    The step divides the error of that tail, a few units of roundoff of it, by the density: `Phi(z) / phi(z) < 1 / |z|`,
-    so that the sum is good to a fraction of a unit of roundoff. The tail is `erfc(x) / 2` with `x = -z / sqrt(2)`,
-    whose rounding alone would cost `2 x^2` units; its lower part is taken into account to first order.
+    With `x = -z / sqrt(2)` the tail is `(1 - erf(x)) / 2`, by the series of positive terms
+    `erf(x) = 2 / sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!` (Abramowitz and Stegun, 7.1.6).
     """
-    tail = min(q, rest)
-    z = NormalDist().inv_cdf(float(tail))
-    exact = -Fraction(z) * _ROOT_HALF
-    x = float(exact)
-    below = math.erfc(x) / 2 - math.exp(-x * x) / math.sqrt(math.pi) * float(exact - Fraction(x))
-    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    found = Fraction(z) + Fraction((float(tail) - below) / density)
-    return found if q == tail else -found
+    small = min(q, rest)
+    z = Decimal(NormalDist().inv_cdf(float(small)))
+    x = -z / Decimal(2).sqrt()
+    term = total = x
+    n = 0
+    while term > total * _NEGLIGIBLE:
+        n += 1
+        term *= 2 * x * x / (2 * n + 1)
+        total += term
+    bell = (-x * x).exp()
+    tail = (1 - 2 / _PI.sqrt() * bell * total) / 2
+    # What is left of 100 digits is enough down to here; a smaller tail keeps the digits of its float64 quantile.
+    if small > _SMALLEST_TAIL:
+        z += (Decimal(small.numerator) / small.denominator - tail) * (2 * _PI).sqrt() / bell
+    return z if q == small else -z
 
 
-# 1 / sqrt(2) to 40 digits.
-_ROOT_HALF = Fraction("0.7071067811865475244008443621048490392848")
+_DIGITS = 100
+_NEGLIGIBLE = Decimal(10) ** -_DIGITS
+_SMALLEST_TAIL = Fraction(1, 10**60)
+_PI = Decimal(
+    "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651"
+)
 
 
 def evaluation_times(edges: Float[Tensor, "E"], spec: FlowSpec) -> Float[Tensor, "E-1 S"]:
