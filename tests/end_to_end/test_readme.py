@@ -84,16 +84,30 @@ def test_counts_are_those_of_the_registries() -> None:
     assert f"{len(all_mutants(odd=True))} further ones show only in odd cases" in text
 
 
-def test_the_failure_of_the_readme_is_what_the_command_prints() -> None:
-    block = _block("text", "FM203 wrong-guidance")
-    command = re.findall(r"`fmcheck (run mutant:\S+ --select FM203)`", README)[0].split()
-    done = subprocess.run(
-        [sys.executable, "-m", "fmcheck.cli", *command],
+def test_the_measurements_of_the_readme_are_what_the_command_prints() -> None:
+    block = _block("text", "measured")
+    codes = re.findall(r"`fmcheck run tiny --select\s(FM208,\S+)`", README)[0]
+    done = _fmcheck("run", "tiny", "--select", codes)
+    assert done.returncode == 0
+    # Lost bits depend on the kernels' last digits.
+    stable = [line for line in block.splitlines() if "of 24 bits" not in line]
+    assert [line for line in stable if line not in done.stdout.splitlines()] == []
+
+
+def _fmcheck(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fmcheck.cli", *arguments],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "COLUMNS": "100"},
     )
+
+
+def test_the_failure_of_the_readme_is_what_the_command_prints() -> None:
+    block = _block("text", "FM203 wrong-guidance")
+    command = re.findall(r"`fmcheck (run mutant:\S+ --select FM203)`", README)[0].split()
+    done = _fmcheck(*command)
     assert done.returncode == 1
     # The size of the error is the same everywhere; how much rounding allows depends on the kernels' last digits.
     stable = [line for line in block.splitlines() if "largest error" not in line]
