@@ -4,7 +4,7 @@ from fmcheck.flow.grid import edge_error_bound, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients
 from fmcheck.flow.integrate import Field, euler, heun, integrate, midpoint
 from fmcheck.flow.path import as_prediction, as_velocity, interpolate, per_row, velocity_target
-from fmcheck.flow.time_map import from_argument, to_argument
+from fmcheck.flow.time_map import from_argument, shift_sigma, to_argument
 
 __all__ = [
     "Coefficients",
@@ -23,6 +23,7 @@ __all__ = [
     "interpolate",
     "midpoint",
     "per_row",
+    "shift_sigma",
     "time_edges",
     "to_argument",
     "velocity_target",

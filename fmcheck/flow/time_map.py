@@ -1,12 +1,13 @@
-"""Flow time and what the network is told about it: `argument = offset + slope * t`."""
+"""Maps of flow time: what the network is told about it, `argument = offset + slope * t`, and the shift of a grid."""
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from fmcheck.errors import DeclarationError
 from fmcheck.spec import FlowSpec
 
-__all__ = ["from_argument", "to_argument"]
+__all__ = ["from_argument", "shift_sigma", "to_argument"]
 
 
 def to_argument(t: Float[Tensor, "*shape"], spec: FlowSpec) -> Float[Tensor, "*shape"]:
@@ -22,3 +23,18 @@ def from_argument(value: Shaped[Tensor, "*shape"], spec: FlowSpec) -> Float[Tens
     """
     offset, slope = spec.time_map
     return (value.to(torch.float64) - offset) / slope
+
+
+def shift_sigma(sigma: Float[Tensor, "*shape"], shift: float) -> Float[Tensor, "*shape"]:
+    """`shift sigma / (1 + (shift - 1) sigma)`: the shift of the noise level `sigma = 1 - t` (arXiv 2403.03206, eq. 23).
+
+    Shifts compose by multiplication: `a` after `b` is `a b`, `1 / a` takes `a` back. They are translations by
+    `log(shift)` of the log-odds `log(sigma / (1 - sigma))`. Keeps shape, dtype and device.
+
+    Raises:
+        DeclarationError: the shift is not above 0.
+    """
+    if not shift > 0:
+        raise DeclarationError(f"shift: expected a number above 0; found {shift!r}")
+    # As a sum of two positive terms, since `1 + (shift - 1) sigma` cancels for a small shift.
+    return shift * sigma / ((1 - sigma) + shift * sigma)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fmcheck.flow import evaluation_times, from_argument, time_edges, to_argument
+from fmcheck.flow import evaluation_times, from_argument, shift_sigma, time_edges, to_argument
 from fmcheck.flow.exact import ExactField
 from fmcheck.record.reading import Reading
 from fmcheck.rules.fm2_explain import guidance_mistakes
@@ -86,12 +86,10 @@ def wrong_loops(reading: Reading) -> Iterator[Loop]:
 
 def _wrong_grids(loop: Loop, reading: Reading) -> Iterator[Loop]:
     spec, steps = reading.spec, reading.case.num_steps
-    for shift in (spec.grid_shift, 3.0):
+    for shift in (spec.grid_shift, 1 / spec.grid_shift, 3.0, 1 / 3.0):
         if shift != 1:
-            again = 1 - _shifted(1 - reading.edges, shift)
-            yield _on_grid(loop, again, spec, f"the grid is shifted once more, by {shift:g}")
-            text = f"the grid is shifted once more, by {1 / shift:.4g}"
-            yield _on_grid(loop, 1 - _shifted(1 - reading.edges, 1 / shift), spec, text)
+            again = 1 - shift_sigma(1 - reading.edges, shift)
+            yield _on_grid(loop, again, spec, f"the grid is shifted once more, by {shift:.4g}")
     if spec.grid == "shifted" and spec.grid_shift != 1:
         text = f"the shift is applied in the other direction: 1 / {spec.grid_shift:g}"
         yield _on_grid(loop, time_edges(steps, replace(spec, grid_shift=1 / spec.grid_shift)), spec, text)
@@ -103,10 +101,6 @@ def _wrong_grids(loop: Loop, reading: Reading) -> Iterator[Loop]:
             yield _on_grid(loop, time_edges(count, spec), spec, f"the grid has {text}: {count} for {steps}")
     yield _on_grid(loop, 1 - reading.edges.flip(0), spec, "the grid is mirrored: its steps are in reversed order")
     yield _on_grid(loop, reading.edges.square(), spec, "the times are squared")
-
-
-def _shifted(sigma: Tensor, shift: float) -> Tensor:
-    return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def _wrong_steps(loop: Loop, reading: Reading) -> Iterator[Loop]:

@@ -165,3 +165,46 @@ def test_bad_edges_are_refused(method):
 def test_an_unknown_evaluation_point_is_refused():
     with pytest.raises(DeclarationError, match="left or midpoint; found 'right'"):
         euler(logistic_field, START, uniform(2), "right")
+
+
+# Nodes, inner coefficients and weights of each method, from Butcher's tables.
+TABLEAUS = {
+    "left": ([0.0], [[]], [1.0]),
+    "midpoint": ([0.0, 0.5], [[], [0.5]], [0.0, 1.0]),
+    "heun": ([0.0, 1.0], [[], [1.0]], [0.5, 0.5]),
+}
+
+
+def by_tableau(nodes, inner, weights, x, edges):
+    """Any explicit Runge-Kutta method, in NumPy's extended precision."""
+    x, edges = np.asarray(x, dtype=np.longdouble), np.asarray(edges, dtype=np.longdouble)
+    for start, end in pairwise(edges):
+        slopes = []
+        for node, row in zip(nodes, inner, strict=True):
+            stage = x + (end - start) * sum((a * k for a, k in zip(row, slopes, strict=True)), np.longdouble(0))
+            slopes.append((2 + 3 * (start + node * (end - start))) * stage * (1 - stage))
+        x = x + (end - start) * sum(b * k for b, k in zip(weights, slopes, strict=True))
+    return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("name", "method"), [("left", euler), ("midpoint", midpoint), ("heun", heun)])
+def test_solvers_agree_with_their_tables_in_extended_precision(name, method, dtype):
+    for num_steps in (1, 2, 7, 50):
+        edges, x = time_edges(num_steps, FlowSpec(), dtype=dtype), START.to(dtype)
+        expected = by_tableau(*TABLEAUS[name], x.numpy(), edges.numpy())
+        found = method(logistic_field, x, edges)
+        assert found.dtype == dtype
+        # A dozen roundings a step of numbers below 4, grown by at most exp(integral of 2 + 3 t) = 33 until the end.
+        allowed = 12 * 4 * 33 * num_steps * torch.finfo(dtype).eps / 2
+        assert np.abs(found.numpy() - expected).max() <= allowed
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_euler_at_midpoints_is_a_loop_over_numbers(dtype):
+    edges, x = time_edges(7, FlowSpec(), dtype=dtype), START.to(dtype)
+    state = np.asarray(x, dtype=np.longdouble)
+    for start, end in pairwise(np.asarray(edges, dtype=np.longdouble)):
+        state = state + (end - start) * (2 + 3 * (start + end) / 2) * state * (1 - state)
+    found = euler(logistic_field, x, edges, "midpoint")
+    assert np.abs(found.numpy() - state).max() <= 12 * 4 * 33 * 7 * torch.finfo(dtype).eps / 2

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcheck.errors import DeclarationError
-from fmcheck.flow import as_velocity, interpolate, per_row, velocity_target
+from fmcheck.flow import as_prediction, as_velocity, interpolate, per_row, velocity_target
 from fmcheck.spec import FlowSpec
 
 SIGMAS = [0.0, 1e-2, 0.3]
@@ -66,6 +66,7 @@ def test_ends_are_not_broadcast():
         lambda: interpolate(source, data[:1], torch.zeros(3)),
         lambda: velocity_target(source[:1], data),
         lambda: as_velocity(source[:1], data, torch.zeros(3), FlowSpec()),
+        lambda: as_prediction(source[:1], data, torch.zeros(3), FlowSpec()),
     ):
         with pytest.raises(DeclarationError, match="expected tensors of one shape"):
             call()
@@ -126,3 +127,37 @@ def test_singular_times_give_values_that_are_not_finite():
     assert not as_velocity(source + 1, source, zero, FlowSpec(prediction="x0")).isfinite().any()
     assert not as_velocity(data, data, one, FlowSpec(prediction="x1")).isfinite().any()
     assert as_velocity(data, source, one, FlowSpec(prediction="x1", sigma_min=0.1)).isfinite().all()
+
+
+PREDICTIONS = ["velocity", "reverse_velocity", "x1", "x0"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sigma_min", SIGMAS)
+def test_a_prediction_is_what_the_ends_of_the_path_say(sigma_min, dtype):
+    source, data = ends(dtype=dtype)
+    t = torch.tensor([0.0, 0.4, 1.0], dtype=dtype)
+    state, velocity = interpolate(source, data, t, sigma_min), velocity_target(source, data, sigma_min)
+    for prediction, expected in zip(PREDICTIONS, (velocity, -velocity, data, source), strict=True):
+        found = as_prediction(velocity, state, t, FlowSpec(prediction=prediction, sigma_min=sigma_min))
+        assert found.dtype == dtype
+        # A dozen roundings of numbers below 8.
+        torch.testing.assert_close(found, expected, rtol=0, atol=50 * torch.finfo(dtype).eps)
+
+
+@given(prediction=st.sampled_from(PREDICTIONS), t=st.floats(0.02, 0.98), sigma_min=st.sampled_from(SIGMAS))
+@settings(max_examples=60, deadline=None)
+def test_a_velocity_comes_back_from_its_prediction(prediction, t, sigma_min):
+    state, velocity = ends()
+    times, spec = torch.full((3,), t, dtype=torch.float64), FlowSpec(prediction=prediction, sigma_min=sigma_min)
+    back = as_velocity(as_prediction(velocity, state, times, spec), state, times, spec)
+    # Division by a share of the path of at least 0.02.
+    torch.testing.assert_close(back, velocity, rtol=0, atol=2e-13)
+
+
+def test_a_prediction_is_never_singular():
+    state, velocity = ends()
+    for time in (0.0, 1.0):
+        t = torch.full((3,), time, dtype=torch.float64)
+        for prediction in PREDICTIONS:
+            assert as_prediction(velocity, state, t, FlowSpec(prediction=prediction)).isfinite().all()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmcheck.flow import combine, combine_formula, integrate, time_edges
+from fmcheck.flow import combine, combine_formula, integrate, shift_sigma, time_edges
 from fmcheck.flow.exact import Sine
 from fmcheck.spec import FlowSpec
 
@@ -63,16 +63,12 @@ def test_quantiles_are_mirrored_with_their_mean(num_steps, mean, std, clamp):
 @fast
 @given(steps, st.floats(0.1, 10), st.floats(0.1, 10))
 def test_shifts_compose_by_multiplication(num_steps, first, second):
-    """`s -> a s / (1 + (a - 1) s)` after the same with `b` is that with `a b`, and `1 / a` takes `a` back."""
-
-    def shifted(sigma, shift):
-        return shift * sigma / (1 + (shift - 1) * sigma)
-
+    """A shift by `a` after one by `b` is that by `a b`, and `1 / a` takes `a` back."""
     sigma = 1 - time_edges(num_steps, FlowSpec(grid="shifted", grid_shift=first))
     both = 1 - time_edges(num_steps, FlowSpec(grid="shifted", grid_shift=first * second))
-    torch.testing.assert_close(shifted(sigma, second), both, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(shift_sigma(sigma, second), both, rtol=0, atol=1e-15)
     uniform = 1 - time_edges(num_steps, FlowSpec(grid="uniform"))
-    torch.testing.assert_close(shifted(sigma, 1 / first), uniform, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(shift_sigma(sigma, 1 / first), uniform, rtol=0, atol=1e-15)
 
 
 velocities = st.lists(st.floats(-100, 100, width=32), min_size=6, max_size=6)
