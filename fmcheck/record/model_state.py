@@ -89,6 +89,28 @@ class ModelState:
         mine, others = self._copies, other._copies
         return mine.keys() == others.keys() and all(_unchanged(mine[name], others[name]) for name in mine)
 
+    def unlike(self, other: "ModelState") -> str | None:
+        """A tensor that is not the other model's up to the rounding of the shorter dtype; None where all are.
+
+        Tensors that only one of them has are not compared.
+        """
+        for name, mine in self._copies.items():
+            theirs = other._copies.get(name)
+            if theirs is not None and not _rounded_alike(mine, theirs):
+                return name
+        return None
+
+    def adopt(self, other: "ModelState") -> None:
+        """Give this model the values of another one, wherever that is, and take them for the state as found."""
+        tensors = _tensors(walk(self._model))
+        with torch.no_grad():
+            for name, theirs in other._copies.items():
+                mine = tensors.get(name)
+                if mine is not None and mine.shape == theirs.shape:
+                    mine.copy_(theirs)
+                    self._copies[name] = mine.detach().clone()
+                    self._stamps[name] = _stamp(mine)
+
     def changes(self, *, thorough: bool = True) -> list[str]:
         """What differs from the state as found, in words.
 
@@ -224,3 +246,16 @@ def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 def _unchanged(before: Tensor, now: Any) -> bool:
     return isinstance(now, Tensor) and _alike(before, now) and _same(before, now)
+
+
+def _rounded_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same numbers, up to one rounding to the shorter of their dtypes."""
+    if a.is_meta or b.is_meta:
+        return True
+    if a.shape != b.shape:
+        return False
+    a, b = a.cpu(), b.cpu()
+    if a.is_floating_point() and b.is_floating_point() and a.dtype != b.dtype:
+        shorter = max(a.dtype, b.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        a, b = a.to(shorter), b.to(shorter)
+    return _same(a, b)

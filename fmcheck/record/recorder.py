@@ -263,7 +263,7 @@ def record(
     trace = Trace(case, kind, images=_copy(images), disturbed=bool(disturbances))
     inputs = dict(inputs or {})
     inputs_before = {name: _copy(value) for name, value in inputs.items()}
-    baseline = baseline or ModelState(model)
+    baseline = trace.found = baseline or ModelState(model)
     process = settings()
     caller = torch.Generator(device="cpu").manual_seed(case.seed)
     drive = subject.generate if kind == "generate" else subject.loss

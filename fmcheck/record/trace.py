@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fmcheck.case import Case
+from fmcheck.record.model_state import ModelState
 from fmcheck.tensors import Mismatch
 
 __all__ = ["Call", "Draw", "Trace"]
@@ -78,6 +79,7 @@ class Trace:
         draws: draws from the caller's generator and from the global ones, in order.
         warnings: texts of the Python warnings raised during the run.
         born: parameters and buffers registered on any module while the run lasted.
+        found: the model as it was before the run.
         modules: how many modules were found in the model; without any nothing can be said about its state.
         model_changes: parameters, buffers, modes and hooks that differ from before, in words.
         input_changes: input tensors that differ from before.
@@ -95,6 +97,7 @@ class Trace:
     draws: list[Draw] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     born: list[str] = field(default_factory=list)
+    found: ModelState | None = None
     modules: int = 0
     model_changes: list[str] = field(default_factory=list)
     input_changes: list[str] = field(default_factory=list)
