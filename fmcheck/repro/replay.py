@@ -3,8 +3,6 @@
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
-import torch
-
 from fmcheck.errors import NotInformative
 from fmcheck.repro.digest import TIME, Compared, Print, compared, prints_of
 from fmcheck.repro.file import Reproduction
@@ -15,7 +13,7 @@ from fmcheck.rules import get_rule
 from fmcheck.scenario import Scenario
 from fmcheck.session import Session
 from fmcheck.subject import Subject
-from fmcheck.tolerance.devices import device_bound, kernel_eps
+from fmcheck.tolerance.devices import device_bound, kernel_eps, seen_eps
 from fmcheck.trial import Bench, Verdict, wishes_of
 from fmcheck.wish import Run
 
@@ -158,10 +156,7 @@ def _eps(run: Run, reproduction: Reproduction) -> float:
         matmul=settings.float32_matmul_precision,
         convolutions_in_tf32=settings.cudnn_tf32 and any(device.startswith("cuda") for device in devices),
     )
-    # The state may be coarser than the network.
-    tensors = [value for call in run.trace.of("velocity") for value in (call.inputs.get("x"), call.output)]
-    floating = [t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    return max([kernels, *(torch.finfo(dtype).eps for dtype in set(floating))])
+    return max(kernels, seen_eps(run.case.torch_dtype, run.trace))
 
 
 def _differences(reproduction: Reproduction, scenario: Scenario) -> Iterator[str]:
