@@ -13,6 +13,7 @@ from fmcheck.case import Case
 from fmcheck.drive import build_model, tokens_of
 from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.outcome import Evidence, Expected, Outcome
+from fmcheck.parity import other_device
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.ranks.pool import Ranks
 from fmcheck.record.boundary import boundaries
@@ -97,6 +98,10 @@ class Session:
         boundaries(model, self.subject.points)
         _check_finite(self.subject.name, model)
         made = model, ModelState(model)
+        native = self.subject.case.but(dtype=case.dtype)
+        if torch.device(case.device).type != torch.device(native.device).type:
+            # Weights that are drawn on the device itself are others than those drawn on the native one.
+            made[1].adopt(self.model(native)[1])
         if fresh:
             _check_twins(self.model(case), made)
         return made
@@ -182,15 +187,21 @@ class Session:
         if missing:
             return Outcome(rule=rule, status="skipped", reason=missing)
         evidence = Evidence()
-        for run, case, judge in self._judgements(rule, over):
-            evidence.collect(rule, run, case, judge)
+        try:
+            for run, case, judge in self._judgements(rule, over):
+                evidence.collect(rule, run, case, judge)
+        finally:
+            rule.finish()
         return evidence.outcome(rule, expected, time.perf_counter() - started)
 
     def _missing(self, rule: Rule) -> str:
         if rule.code in self._without:
             return f"{rule.costly}, so only with --thorough or --select {rule.code}"
         for need in rule.needs:
-            if not _provides(self.subject, need):
+            if need == "other_device":
+                if other_device(self.subject.case.device) is None:
+                    return "this machine has no CUDA or MPS device"
+            elif not _provides(self.subject, need):
                 return f"the subject declares no {need!r}"
         if rule.on_ranks and self._ranks.refusal:
             return self._ranks.refusal

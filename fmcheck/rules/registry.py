@@ -21,7 +21,7 @@ FAMILIES: Mapping[str, str] = {
     "FM5": "integration",
     "FM6": "autoencoder chain",
     "FM7": "evaluation interface",
-    "FM8": "batch and text",
+    "FM8": "batch, text and parity",
     "FM9": "training against inference",
 }
 
@@ -71,12 +71,14 @@ class Rule:
 
     Attributes:
         needs: what the subject must offer: observation points (`velocity`, `sample`, …), parts of the subject
-            (`tokenize`, `pad`, `masked`, `loss`, `generate_rank`, `shard`) or arguments of a point (`velocity.null`).
+            (`tokenize`, `pad`, `masked`, `loss`, `generate_rank`, `shard`), arguments of a point (`velocity.null`), or
+            of the machine an `other_device`.
         wishes: the runs of a relation rule, from the plan of a subject; None for a trace rule.
         kinds: which traces a trace rule judges: `generate`, `loss`.
         judges_crashes: whether traces that ended in an exception are judged too.
         follow_up: further runs of a relation rule that can only be named once its first ones were made.
         costly: what makes it so slow that it is judged only when asked for; empty for most rules.
+        finish: puts back what the runs have left in the process, once the rule is judged, whatever happened.
     """
 
     code: str
@@ -88,6 +90,7 @@ class Rule:
     judges_crashes: bool
     follow_up: FollowUp | None = None
     costly: str = ""
+    finish: Callable[[], None] = lambda: None
 
     @property
     def family(self) -> str:
@@ -124,6 +127,7 @@ def rule(
     judges_crashes: bool = False,
     follow_up: FollowUp | None = None,
     costly: str = "",
+    finish: Callable[[], None] = lambda: None,
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule: a generator function that yields a :class:`Check` for every comparison it makes.
 
@@ -141,7 +145,8 @@ def rule(
             raise InternalError(f"rule code {code} is taken by {_RULES[code].name}; codes are never reused")
         if not function.__doc__:
             raise InternalError(f"rule {code} has no docstring, and the docstring is its documentation")
-        _RULES[code] = Rule(code, name, function, tuple(needs), wishes, tuple(kinds), judges_crashes, follow_up, costly)
+        asked = tuple(needs), wishes, tuple(kinds)
+        _RULES[code] = Rule(code, name, function, *asked, judges_crashes, follow_up, costly, finish)
         return function
 
     return register

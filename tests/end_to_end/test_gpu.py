@@ -27,3 +27,25 @@ def test_every_mutant_of_the_development_log_is_caught_on_cuda() -> None:
     for mutant in all_mutants()[:9]:
         session = Session(mutant.change(subject), device="cuda")
         assert session.judge(get_rule(mutant.caught_by)).status == "failed", mutant.name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_clean_model_agrees_on_both_devices(dtype: str) -> None:
+    mode = torch.get_deterministic_debug_mode()
+    outcome = check(subject, select=["FM821"], dtype=dtype).outcomes[0]
+    assert (outcome.status, outcome.findings) == ("passed", ()), outcome.reason
+    assert (outcome.ratio or 0) < 0.5
+    assert torch.get_deterministic_debug_mode() == mode
+
+
+def test_a_kernel_of_its_own_is_caught_between_the_devices() -> None:
+    from fmcheck.mutants import get_mutant
+
+    broken = get_mutant("accelerators_kernel_transposes").change(subject)
+    assert check(broken, select=["FM821"]).failed()
+
+
+def test_every_attention_backend_of_the_device_is_compared_or_left_out_with_a_note() -> None:
+    outcome = check(subject, select=["FM819"], device="cuda").outcomes[0]
+    assert outcome.status == "passed", outcome.reason
+    assert outcome.findings == ()

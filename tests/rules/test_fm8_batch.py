@@ -53,7 +53,7 @@ def test_the_clean_toy_passes(code: str) -> None:
 
 def test_the_tiny_model_passes_all_of_them() -> None:
     session = Session(tiny)
-    for rule in select_rules(["FM8"]):
+    for rule in select_rules(["FM80"]):
         outcome = session.judge(rule)
         assert (outcome.status, outcome.findings) == ("passed", ()), f"{rule}: {outcome.reason}"
 
@@ -412,7 +412,7 @@ def test_a_single_row_has_nothing_to_be_told_apart_from() -> None:
 
 def test_the_runs_are_shared() -> None:
     session = Session(toy_subject())
-    for rule in select_rules(["FM8"]):
+    for rule in select_rules(["FM80"]):
         session.judge(rule)
     # base, a neighbour and a poison run a row, permuted, padded, masked, cut short, two of another size, two of nine
     # rows, and two with other times.
