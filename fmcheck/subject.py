@@ -150,7 +150,8 @@ class Subject:
         loss: `loss(model, request)` runs one training loss (images in `request.images`) and returns it.
         loss_entry: the function behind `loss`, observed for its calls.
         generate_rank: `generate_rank(model, request, rank, world_size)` makes one rank's part of the request's prompts
-            and returns the images `[n, channels, H, W]` and the n indices of their prompts, inside a process group.
+            and returns the images `[n, channels, H, W]` and the n indices of their prompts, inside a process group. The
+            request holds all prompts, and its generator starts alike on every rank.
         rank_seeding: what the noise of a sample depends on: `per_sample` on its own seed, so that any number of ranks
             makes the same pictures; `per_rank` also on the rank that makes it.
         shard: `shard(model, mesh)` spreads the velocity network over a device mesh in place (FSDP2, DTensor); then
