@@ -57,7 +57,7 @@ def prove(names: list[str], *, full: bool = False) -> int:
     _show_kills(kills, console)
     if clean:
         _show_alarms(alarms, console)
-    missed = [kill for kill in kills if not kill.by_named]
+    missed = [kill for kill in kills if kill.missed]
     failed = [variation.name for variation, report in alarms if _alarm(variation, report)]
     _show_verdict(console, kills, missed, alarms, failed)
     return int(bool(missed or failed))
@@ -100,10 +100,10 @@ def _show_kills(kills: list[Kill], console: Console) -> None:
     page = Page(width_of(console))
     longest = max((len(kill.mutant.name) for kill in kills), default=0)
     for kill in kills:
-        style = "green" if kill.by_named else "bold red"
+        style = "bold red" if kill.missed else "green"
         also = f", also {' '.join(kill.also)}" if kill.also and kill.by_named else ""
-        by = f" ({' '.join(kill.also)}), not by {kill.mutant.caught_by}" if kill.also and not kill.by_named else ""
-        wanted = "" if kill.by_named or kill.also else f", {kill.mutant.caught_by} should catch it"
+        by = f" ({' '.join(kill.also)}), not by {kill.mutant.caught_by}" if kill.also and kill.missed else ""
+        wanted = "" if kill.also or not kill.missed else f", {kill.mutant.caught_by} should catch it"
         text = f"{kill.verdict}{also}{by}{wanted}  {kill.calls} calls, {kill.seconds:.1f} s"
         page.text(text, label=f"{kill.mutant.name:<{longest}}", label_style=style)
     page.show(console)
@@ -130,10 +130,13 @@ def _show_verdict(
     page = Page(width_of(console))
     page.blank()
     other = sum(bool(kill.also) for kill in missed)
+    caught = sum(kill.by_named for kill in kills)
     text = (
-        f"{plural(len(kills), 'mutant')}: {len(kills) - len(missed)} caught by the rule they name, {other} by another, "
+        f"{plural(len(kills), 'mutant')}: {caught} caught by the rule they name, {other} by another, "
         f"{len(missed) - other} missed"
     )
+    if len(kills) > caught + len(missed):
+        text += f", {len(kills) - caught - len(missed)} not judged"
     if alarms:
         text += f"; {plural(len(alarms), 'correct pipeline')}: {plural(len(failed), 'false alarm')}"
     page.text(text)

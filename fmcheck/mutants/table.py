@@ -8,6 +8,7 @@ from typing import Any
 
 from fmcheck.fuzz import Limits, campaign_of, examples_until
 from fmcheck.mutants.registry import Mutant
+from fmcheck.rules import get_rule
 from fmcheck.run import Report, check
 from fmcheck.strategies import Domain
 from fmcheck.subject import Subject
@@ -29,6 +30,7 @@ class Kill:
         by_named: whether the rule that the mutant names found it.
         also: codes of the other rules with a finding; known only where all rules were asked.
         calls: `generate()` calls that were made; examples of the campaign for an odd mutant.
+        unjudged: why the named rule was skipped, as one about devices is on a machine that has a single one.
     """
 
     mutant: Mutant
@@ -36,12 +38,20 @@ class Kill:
     also: tuple[str, ...]
     calls: int
     seconds: float
+    unjudged: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether the named rule was asked and found nothing."""
+        return not (self.by_named or self.unjudged)
 
     @property
     def verdict(self) -> str:
-        """`caught by FMxxx`, `caught by another` or `missed`."""
+        """`caught by FMxxx`, `not judged`, `caught by another` or `missed`."""
         if self.by_named:
             return f"caught by {self.mutant.caught_by}"
+        if self.unjudged:
+            return f"not judged: {self.unjudged}"
         return "caught by another" if self.also else "missed"
 
 
@@ -74,8 +84,12 @@ def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
     if mutant.odd:
         return _odd_kill(mutant, broken)
     on_ranks: dict[str, Any] = {"nproc": mutant.nproc, "load": partial(load_subject, f"mutant:{mutant.name}")}
-    report = check(broken, select=() if full else (mutant.caught_by,), **on_ranks)
-    if mutant.caught_by not in _codes(report) and not full:
+    thorough = bool(get_rule(mutant.caught_by).costly)
+    report = check(broken, select=() if full else (mutant.caught_by,), thorough=thorough, **on_ranks)
+    named = next(outcome for outcome in report.outcomes if outcome.rule.code == mutant.caught_by)
+    elsewhere = named.status == "skipped" and "other_device" in named.rule.needs
+    unjudged = named.reason if elsewhere else ""
+    if mutant.caught_by not in _codes(report) and not (full or unjudged):
         report = check(broken, **on_ranks)
     codes = _codes(report)
     return Kill(
@@ -84,6 +98,7 @@ def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
         also=tuple(code for code in codes if code != mutant.caught_by),
         calls=report.calls,
         seconds=time.perf_counter() - started,
+        unjudged=unjudged,
     )
 
 

@@ -65,9 +65,9 @@ def event_bound(drift: float, before: float, eps: float) -> float:
 
     The larger of them, and never more than 1, from where on unrelated tensors could not be told apart.
 
-    Measured on the tiny model and its correct variations (one thread of an AVX-512 CPU), the largest share of this bound
-    that a run uses: 0.10 to 0.12 under bfloat16 autocast, 0.07 to 0.13 with bfloat16 weights, 0.002 to 0.003 for other
-    kernels in float32 (attention, memory layout, parts of a batch, inductor).
+    Measured on the tiny model and its correct variations (one thread of an AVX-512 CPU), the largest share of it that a
+    run uses: 0.10 to 0.12 under bfloat16 autocast, 0.07 to 0.13 with bfloat16 weights, 0.002 to 0.003 for other kernels
+    in float32 (attention, memory layout, parts of a batch, inductor).
     """
     return min(1.0, max(drift, (before + eps) / math.sqrt(eps)))
 

@@ -80,7 +80,7 @@ def test_a_mutant_leaves_the_clean_subject_alone(tiny: Subject):
 def _telling():
     """One mutant a rule; the slow tests, which CI runs, go through all."""
     seen = set()
-    for entry in (m for m in MUTANTS if m.nproc == 1):
+    for entry in (m for m in MUTANTS if m.nproc == 1 and not get_rule(m.caught_by).costly):
         yield pytest.param(entry, id=entry.name, marks=pytest.mark.slow if entry.caught_by in seen else [])
         seen.add(entry.caught_by)
 
@@ -94,6 +94,10 @@ def test_a_mutant_can_be_built_and_shows(entry, tiny: Subject, clean_session: Se
     assert shows, f"{entry.name} behaves like the clean model in every run"
 
 
+# Rules that run the native case in another way, in which alone their mutants show.
+_PARITY = ("FM813", "FM816", "FM817", "FM818", "FM819", "FM820")
+
+
 def _wishes(plan: Plan) -> Iterator[Wish]:
     """Runs in which a defect may show, the telling and cheap ones first."""
     yield from (plan.base, plan.wide, plan.unguided, plan.other_size, *plan.plain)
@@ -102,6 +106,8 @@ def _wishes(plan: Plan) -> Iterator[Wish]:
     yield from plan.impossible_sizes.values()
     yield from (plan.loss, plan.large_loss)
     yield from get_rule("FM207").wishes(plan).values()
+    for code in _PARITY:
+        yield from get_rule(code).wishes(plan).values()
     yield from (plan.neighbours(0, plan.other_size.case), plan.fresh_wide, plan.fresh_base)
 
 
