@@ -1,16 +1,21 @@
 """Reference grids against mpmath at 50 digits: half a unit in the last place of float64, both tails included."""
 
+from decimal import Inexact, localcontext
+
 import mpmath
 import numpy as np
 import pytest
+import torch
 
-from fmcheck.flow import time_edges
+from fmcheck.flow import edge_error_bound, time_edges
 from fmcheck.spec import FlowSpec
 
 GRIDS = [
     FlowSpec(),
     FlowSpec(grid_mean=0.4, grid_std=1.5),
     FlowSpec(grid_mean=-1.0, grid_std=0.5),
+    FlowSpec(grid_mean=-1.3, grid_std=1.6),
+    FlowSpec(grid_mean=1.0, grid_std=4.0),
     FlowSpec(grid_clamp=1e-3),
     FlowSpec(grid_clamp=1e-6),
     FlowSpec(grid="uniform"),
@@ -18,6 +23,7 @@ GRIDS = [
     FlowSpec(grid="shifted", grid_shift=3.0),
     FlowSpec(grid="shifted", grid_shift=0.3),
     FlowSpec(grid="shifted", grid_shift=1.15),
+    FlowSpec(grid="shifted", grid_shift=12.0, grid_clamp=0.05),
 ]
 # Correctly rounded; the last digit is for mpmath, whose own unit is rounded to float64 here.
 ULP = 0.5001
@@ -40,7 +46,8 @@ def exact(k: int, num_steps: int, spec: FlowSpec) -> mpmath.mpf:
 
 def error_in_ulp(spec: FlowSpec, num_steps: int, ks: range | np.ndarray) -> float:
     edges = time_edges(num_steps, spec).numpy()
-    with mpmath.workdps(50):
+    # `2 q - 1` needs as many digits as `q` has zeros.
+    with mpmath.workdps(380 if 0 < spec.grid_clamp < 1e-20 else 50):
         errors = []
         for k in map(int, ks):
             right = exact(k, num_steps, spec)
@@ -67,3 +74,41 @@ def test_edges_are_correctly_rounded(spec: FlowSpec) -> None:
 )
 def test_all_edges_of_4096_steps_are_correctly_rounded(spec: FlowSpec) -> None:
     assert error_in_ulp(spec, 4096, range(4097)) <= ULP
+
+
+@pytest.mark.parametrize(
+    ("law", "expected"),
+    [
+        ({"grid_mean": -1e300}, [0.0, 0.0, 0.0, 1.0]),
+        ({"grid_mean": 1e300}, [0.0, 1.0, 1.0, 1.0]),
+        ({"grid_std": 1e300}, [0.0, 0.0, 1.0, 1.0]),
+        ({"grid_std": 5e-324}, [0.0, 0.5, 0.5, 1.0]),
+        ({"grid": "shifted", "grid_shift": 5e-324}, [0.0, 1.0, 1.0, 1.0]),
+    ],
+    ids=str,
+)
+def test_laws_at_the_ends_of_float64_are_legal(law, expected):
+    assert time_edges(3, FlowSpec(**law)).tolist() == expected
+
+
+@pytest.mark.parametrize("law", [{"grid_mean": -1e300}, {"grid_std": 1e300}, {"grid": "shifted", "grid_shift": 1e300}])
+def test_bounds_of_laws_at_the_ends_of_float64_are_bounds(law):
+    bound = edge_error_bound(3, FlowSpec(**law), torch.float32)
+    assert bool(((bound >= 0) & (bound <= 1)).all())
+
+
+@pytest.mark.parametrize("clamp", [5e-324, 1e-310, 1e-40, 1e-29, 1e-12])
+def test_clamps_far_below_the_resolution_of_one_keep_their_tail(clamp):
+    assert error_in_ulp(FlowSpec(grid="shifted", grid_shift=3.0, grid_clamp=clamp), 2, range(3)) <= ULP
+    # Below 1e-30 the quantile is that of float64, whose rounding a tail multiplies by its size, up to 38.
+    assert error_in_ulp(FlowSpec(grid_clamp=clamp), 2, range(3)) <= (ULP if clamp > 1e-30 else 100)
+
+
+def test_the_callers_decimal_arithmetic_is_neither_used_nor_changed():
+    spec = FlowSpec(grid_mean=0.123, grid_clamp=1e-4)
+    with localcontext(prec=3) as context:
+        context.traps[Inexact] = True
+        found = time_edges(5, spec)
+        assert (context.prec, context.flags[Inexact]) == (3, False)
+    assert torch.equal(found, time_edges(5, spec))
+    assert error_in_ulp(spec, 5, range(6)) <= ULP
