@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import fmcheck
+from fmcheck.drive import tokens_of
 from fmcheck.plan import Run
 from fmcheck.session import Session
 from fmcheck.subject import Request
@@ -81,7 +82,7 @@ def bare_seconds(session: Session) -> float:
         if not isinstance(made, Run) or made.trace.error is not None:
             continue
         model, _ = session.model(wish.case)
-        inputs = session._inputs(model, wish)
+        inputs = tokens_of(session.subject, model, wish.case, wish.tokens)
         generator = torch.Generator().manual_seed(wish.case.seed)
         request = Request(wish.case, inputs, generator, made.trace.images)
         drive = session.subject.generate if wish.kind == "generate" else session.subject.loss
