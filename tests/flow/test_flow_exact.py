@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -67,10 +68,10 @@ def test_slopes_bound_the_derivatives(field, shape):
     by_state = jacobian.reshape(x.numel(), -1).abs().sum(1).reshape(shape)
     by_time = torch.func.jacrev(lambda time: field.velocity(x, time, flags))(t).abs()
     found_state, found_time = field.slopes(x, t, flags)
-    assert bool((found_state >= by_state - 1e-8).all())
-    torch.testing.assert_close(found_time, by_time, rtol=1e-6, atol=1e-8)
+    assert bool((found_state >= by_state - 1e-12).all())
+    torch.testing.assert_close(found_time, by_time, rtol=1e-11, atol=1e-12)
     if not isinstance(field, Rotation):
-        torch.testing.assert_close(found_state, by_state, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(found_state, by_state, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
@@ -107,7 +108,15 @@ def test_the_branches_are_as_declared(field):
 
 
 def test_names_are_unique_and_every_field_says_what_it_is_blind_to():
-    assert len({field.name for field in FIELDS}) == len(FIELDS)
+    others = [
+        Sine(b=0.5),
+        Rotation(rate=2.0),
+        Linear(cond=0.3),
+        Polynomial(cond=(1.0,), uncond=(0.5,)),
+        Constant(size=2.0),
+    ]
+    assert len({field.name for field in FIELDS + others}) == len(FIELDS + others)
+    assert (Sine().name, Sine(b=0.5).name) == ("sine", "sine-b=0.5")
     assert all("blind" in field.separates or isinstance(field, Mixture) for field in FIELDS)
 
 
@@ -140,6 +149,40 @@ def test_the_sine_field_separates_methods_and_stale_times(method, order):
         errors.append(float((end - field.flow(x, edges[0], edges[-1])).square().mean().sqrt()))
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])
     assert 2 * slopes[1] - slopes[0] == pytest.approx(order, abs=0.05)
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_the_sine_flow_is_exact_to_a_few_ulp_also_at_the_ends_of_its_branches(span):
+    points = [0.0, 1e-300, 1e-8, 0.3, 3.0, np.pi, np.nextafter(np.pi, 4), 6.28, 2 * np.pi, 9.4, -8.0, 100.0, -12345.678]
+    found = Sine().flow(scalar([points]), *map(scalar, span))[0].tolist()
+    with mpmath.workdps(50):
+        start, end = map(mpmath.mpf, span)
+        phase = (end - start) * (1 + end + start)
+        for x, y in zip(map(float, points), found, strict=True):
+            turns = mpmath.nint(mpmath.mpf(x) / (2 * mpmath.pi)) * 2 * mpmath.pi
+            half = (mpmath.mpf(x) - turns) / 2
+            exact = turns + 2 * mpmath.atan2(mpmath.sin(half) * mpmath.exp(phase), mpmath.cos(half))
+            # The flow spreads points apart by up to exp(2), and with them the rounding of `x - turns`.
+            assert abs(y - exact) <= 8 * np.spacing(max(abs(x), abs(y)))
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_a_mixture_keeps_the_quantiles_of_its_far_tails(span):
+    field, points = Mixture(), [-40.0, -8.0, -0.3, 0.5, 8.0, 40.0]
+    carried = field.flow(scalar([points]), *map(scalar, span))[0].tolist()
+
+    def tail(x, t):
+        """The probability beyond `x`, on the side away from 0."""
+        t, side = mpmath.mpf(t), mpmath.sign(x)
+        std = mpmath.sqrt((1 - t) ** 2 + (t * mpmath.mpf(field.std)) ** 2)
+        beyond = [mpmath.ncdf(side * (t * mpmath.mpf(mean) - x) / std) for mean in field.means]
+        return mpmath.fdot(map(mpmath.mpf, field.weights), beyond)
+
+    with mpmath.workdps(50):
+        for x, y in zip(points, carried, strict=True):
+            start, end = (tail(mpmath.mpf(at), t) for at, t in zip((x, y), span, strict=True))
+            # A relative error of `y` by eps is one of the tail by eps times y^2 / std^2.
+            assert abs(mpmath.log(end / start)) <= 8 * 2**-53 * (1 + (y / 0.6) ** 2)
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -37,10 +37,6 @@ class Gaussian(ExactField):
         "grid, evaluation times, solver, steps; what straight paths are blind to; blind to guidance, the same for both"
     )
 
-    @property
-    def name(self) -> str:
-        return f"gaussian-{self.mean1:g}-{self.std1:g}"
-
     def __post_init__(self) -> None:
         for name in ("std0", "std1"):
             value = getattr(self, name)
@@ -57,6 +53,19 @@ class Gaussian(ExactField):
         """`s_t = sqrt((1 - r t)^2 std0^2 + t^2 std1^2)`, above 0 for every `t` in [0, 1]."""
         return torch.hypot(self._share(t) * self.std0, t * self.std1)
 
+    @property
+    def drift(self) -> float:
+        """`m_t' = mean1 - r mean0`."""
+        return self.mean1 - (1 - self.sigma_min) * self.mean0
+
+    def rate(self, t: Float[Tensor, "*T"]) -> Float[Tensor, "*T"]:
+        """`g = s_t' / s_t = (t std1^2 - r (1 - r t) std0^2) / s_t^2`, the slope of the velocity in the state."""
+        return (t * self.std1**2 - (1 - self.sigma_min) * self._share(t) * self.std0**2) / self.std(t) ** 2
+
+    def rate_change(self, t: Float[Tensor, "*T"]) -> Float[Tensor, "*T"]:
+        """`g' = (std1^2 + r^2 std0^2) / s_t^2 - 2 g^2`."""
+        return (self.std1**2 + ((1 - self.sigma_min) * self.std0) ** 2) / self.std(t) ** 2 - 2 * self.rate(t) ** 2
+
     def velocity(
         self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"] | None = None
     ) -> Float[Tensor, "N *rest"]:
@@ -64,9 +73,8 @@ class Gaussian(ExactField):
 
         The fraction is `cov(x1 - r x0, x_t) / var(x_t)`, and also `s_t' / s_t`.
         """
-        time, ratio = per_row(t, x), 1 - self.sigma_min
-        covariance = time * self.std1**2 - ratio * self._share(time) * self.std0**2
-        return self.mean1 - ratio * self.mean0 + covariance / self.std(time) ** 2 * (x - self.mean(time))
+        time = per_row(t, x)
+        return self.drift + self.rate(time) * (x - self.mean(time))
 
     def flow(
         self, x: Float[Tensor, "B *rest"], start: RowTime, end: RowTime, weight: float = 0.0
@@ -74,6 +82,14 @@ class Gaussian(ExactField):
         """The flow map from `start` to `end`: `m_end + s_end / s_start * (x - m_start)`."""
         a, b = per_row(start, x), per_row(end, x)
         return self.mean(b) + self.std(b) / self.std(a) * (x - self.mean(a))
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """`|g|` and `|g' (x - m_t) - g m_t'|`."""
+        time = per_row(t, x)
+        by_time = self.rate_change(time) * (x - self.mean(time)) - self.rate(time) * self.drift
+        return self.rate(time).abs().expand_as(x), by_time.abs()
 
     def _share(self, t: Tensor) -> Tensor:
         """`1 - r t`, the share of the source in the state."""
@@ -103,10 +119,6 @@ class Transport(ExactField):
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise DeclarationError(f"Transport.scale: expected a number above 0; found {self.scale!r}")
 
-    @property
-    def name(self) -> str:
-        return f"transport-{self.scale:g}-{self.shift:g}"
-
     def _source(self, x: Tensor, t: Tensor) -> Tensor:
         return (x - t * self.shift) / (1 + (self.scale - 1) * t)
 
@@ -120,3 +132,10 @@ class Transport(ExactField):
         """`x0 + end (T(x0) - x0)`."""
         source = self._source(x, per_row(start, x))
         return source + per_row(end, x) * (self.shift + (self.scale - 1) * source)
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """`|r|` and `|r v|` with `r = (scale - 1) / (1 + (scale - 1) t)`: along a path the velocity does not change."""
+        rate = (self.scale - 1) / (1 + (self.scale - 1) * per_row(t, x))
+        return rate.abs().expand_as(x), (rate * self.velocity(x, t, uncond)).abs()

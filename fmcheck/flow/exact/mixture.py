@@ -47,10 +47,6 @@ class Mixture(ExactField):
             )
 
     @property
-    def name(self) -> str:
-        return "mixture-" + "-".join(f"{mean:g}" for mean in self.means)
-
-    @property
     def components(self) -> tuple[Gaussian, ...]:
         """The flow to each component alone."""
         known = {"mean0": self.mean0, "std0": self.std0, "std1": self.std, "sigma_min": self.sigma_min}
@@ -66,9 +62,12 @@ class Mixture(ExactField):
 
     def velocity(self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]) -> Float[Tensor, "N *rest"]:
         """`sum_i p(i | x) u_i(x, t)`; the components have one width, so their densities differ in the exponent only."""
-        density = self._log_weights(x) - self._standardised(x, per_row(t, x)).square() / 2
         velocities = torch.stack([part.velocity(x, t) for part in self.components])
-        return (torch.softmax(density, 0) * velocities).sum(0)
+        return (self._posterior(x, per_row(t, x)) * velocities).sum(0)
+
+    def _posterior(self, x: Tensor, t: Tensor) -> Tensor:
+        """`p(i | x)`, one slice a component."""
+        return torch.softmax(self._log_weights(x) - self._standardised(x, t).square() / 2, 0)
 
     def flow(
         self, x: Float[Tensor, "B *rest"], start: RowTime, end: RowTime, weight: float = 0.0
@@ -89,6 +88,24 @@ class Mixture(ExactField):
             short = torch.where(lower, under < below, over > above)
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
         return low + (high - low) / 2
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """The mean slope of the components, and the covariance of their velocity with the change of their log density.
+
+        `v = E u` under a posterior that itself changes by `dp_i = p_i (l_i - E l)`, with `l` the derivative of the log
+        density `-z^2 / 2 - log s` by state or time.
+        """
+        time, parts = per_row(t, x), self.components
+        p, z, std = self._posterior(x, time), self._standardised(x, time), parts[0].std(time)
+        g, change = parts[0].rate(time), parts[0].rate_change(time)
+        drifts = x.new_tensor([part.drift for part in parts]).reshape(-1, *(1,) * x.dim())
+        velocities = drifts + g * std * z
+        away = velocities - (p * velocities).sum(0)
+        by_state = g + (p * -z / std * away).sum(0)
+        by_time = (p * (change * std * z - g * drifts + z * (drifts / std + g * z) * away)).sum(0)
+        return by_state.abs(), by_time.abs()
 
     def _tails(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms of the probabilities below and above `x`."""

@@ -28,10 +28,6 @@ class Constant(ExactField):
     )
     same_for_both: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        return "constant" if self.size == 1 else f"constant-{self.size:g}"
-
     def _both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.size * pattern(x, 1.0, 1.7), self.size * pattern(x, 0.3, 2.9)
 
@@ -46,6 +42,12 @@ class Constant(ExactField):
         cond, uncond = self._both(x)
         return x + per_row(end - start, x) * ((1 + weight) * cond - weight * uncond)
 
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """None by state, and none by time."""
+        return torch.zeros_like(x), torch.zeros_like(x)
+
 
 @dataclass(frozen=True)
 class Polynomial(ExactField):
@@ -58,15 +60,9 @@ class Polynomial(ExactField):
     )
     same_for_both: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        return "polynomial"
-
     def velocity(self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]) -> Float[Tensor, "N *rest"]:
         """The polynomial of the row's branch at its time, times the pattern."""
-        time = per_row(t, x)
-        values = [sum((a * time**j for j, a in enumerate(c)), torch.zeros_like(time)) for c in (self.cond, self.uncond)]
-        return branch(uncond, x, *values) * pattern(x, 0.7, 2.3) + torch.zeros_like(x)
+        return self._at(x, t, uncond, self.cond, self.uncond)
 
     def flow(
         self, x: Float[Tensor, "B *rest"], start: RowTime, end: RowTime, weight: float = 0.0
@@ -76,6 +72,19 @@ class Polynomial(ExactField):
         coefficients = [guided(c, u, weight) for c, u in zip(self.cond, self.uncond, strict=True)]
         integral = sum((k * (b ** (j + 1) - a ** (j + 1)) / (j + 1) for j, k in enumerate(coefficients)), 0 * a)
         return x + integral * pattern(x, 0.7, 2.3)
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """None by state, and the derivatives of the polynomials by time."""
+        cond, uncond_ = (tuple(j * a for j, a in enumerate(c))[1:] for c in (self.cond, self.uncond))
+        return torch.zeros_like(x), self._at(x, t, uncond, cond, uncond_).abs()
+
+    def _at(self, x: Tensor, t: RowTime, flags: Tensor, cond: tuple[float, ...], uncond: tuple[float, ...]) -> Tensor:
+        """`sum_j a_j t^j` with the coefficients of each row's branch, times the pattern."""
+        time = per_row(t, x)
+        values = [sum((a * time**j for j, a in enumerate(c)), torch.zeros_like(time)) for c in (cond, uncond)]
+        return branch(flags, x, *values) * pattern(x, 0.7, 2.3) + torch.zeros_like(x)
 
 
 @dataclass(frozen=True)
@@ -89,10 +98,6 @@ class Linear(ExactField):
     )
     same_for_both: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        return "linear"
-
     def _share(self, x: Tensor) -> Tensor:
         """`1 + sin(channel) / 2` along axis 1."""
         channels = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
@@ -100,14 +105,23 @@ class Linear(ExactField):
 
     def velocity(self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]) -> Float[Tensor, "N *rest"]:
         """The state times the rate of its row's branch and its channel."""
-        rates = (torch.tensor(rate, dtype=x.dtype, device=x.device) for rate in (self.cond, self.uncond))
-        return branch(uncond, x, *rates) * self._share(x) * x
+        return self._rates(x, uncond) * x
 
     def flow(
         self, x: Float[Tensor, "B *rest"], start: RowTime, end: RowTime, weight: float = 0.0
     ) -> Float[Tensor, "B *rest"]:
         """`x exp(rate (end - start))` with the guided rate."""
         return x * torch.exp(guided(self.cond, self.uncond, weight) * per_row(end - start, x) * self._share(x))
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """The size of the rate, and none by time."""
+        return self._rates(x, uncond).abs().expand_as(x), torch.zeros_like(x)
+
+    def _rates(self, x: Tensor, uncond: Tensor) -> Tensor:
+        rates = (torch.tensor(rate, dtype=x.dtype, device=x.device) for rate in (self.cond, self.uncond))
+        return branch(uncond, x, *rates) * self._share(x)
 
 
 @dataclass(frozen=True)
@@ -121,10 +135,6 @@ class Rotation(ExactField):
     separates: ClassVar[str] = (
         "channels that are exchanged, transposed or left out, solver and number of steps; blind to guidance and times"
     )
-
-    @property
-    def name(self) -> str:
-        return "rotation"
 
     def _axis(self, x: Tensor) -> int:
         return 1 if x.shape[1] > 1 else x.dim() - 1
@@ -177,10 +187,6 @@ class Sine(ExactField):
         "solver, its stages, grid, evaluation times, precision of the state; blind to guidance, the same for both"
     )
 
-    @property
-    def name(self) -> str:
-        return f"sine-{self.a:g}-{self.b:g}"
-
     def velocity(self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]) -> Float[Tensor, "N *rest"]:
         """`(a + b t) sin(x)`."""
         return (self.a + self.b * per_row(t, x)) * torch.sin(x)
@@ -197,3 +203,10 @@ class Sine(ExactField):
         turns = 2 * math.pi * torch.round(x / (2 * math.pi))
         half = (x - turns) / 2
         return turns + 2 * torch.atan2(torch.sin(half) * growth, torch.cos(half))
+
+    def slopes(
+        self, x: Float[Tensor, "N *rest"], t: RowTime, uncond: Bool[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N *rest"], Float[Tensor, "N *rest"]]:
+        """`|(a + b t) cos(x)|` and `|b sin(x)|`."""
+        rate = self.a + self.b * per_row(t, x)
+        return (rate * torch.cos(x)).abs(), (self.b * torch.sin(x)).abs()
