@@ -140,7 +140,21 @@ def stale_heun(f, x, edges):
     return x
 
 
-@pytest.mark.parametrize(("method", "order"), [(euler, 1), (midpoint, 2), (heun, 2), (stale_heun, 1)])
+def runge_kutta(f, x, edges):
+    """The classical method of order 4."""
+    for start, end in pairwise(edges):
+        dt, middle = end - start, (start + end) / 2
+        k1 = f(x, start)
+        k2 = f(x + dt / 2 * k1, middle)
+        k3 = f(x + dt / 2 * k2, middle)
+        x = x + dt * (k1 + 2 * k2 + 2 * k3 + f(x + dt * k3, end)) / 6
+    return x
+
+
+METHODS = [(euler, 1), (midpoint, 2), (heun, 2), (runge_kutta, 4), (stale_heun, 1)]
+
+
+@pytest.mark.parametrize(("method", "order"), METHODS)
 def test_the_sine_field_separates_methods_and_stale_times(method, order):
     field, x, errors = Sine(), torch.linspace(-3, 3, 11, dtype=torch.float64)[None], []
     for steps in (32, 64, 128):
