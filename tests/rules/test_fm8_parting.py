@@ -120,7 +120,7 @@ def test_what_was_measured_before_widens_a_bound(session: Session) -> None:
         (from_call("velocity", 1, lambda v: v / 0), "velocity[1]", "it holds NaN or infinity"),
         (from_call("decode", 0, lambda x: torch.cat([x[:1], -x[1:2], x[2:]])), "decode[0]", "only row 1 of 3 differs"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "change",
 )
 def test_the_first_event_that_parts_is_named(session: Session, change: Disturbance, where: str, cause: str) -> None:
     base = session.run(session.plan.base)
