@@ -8,7 +8,7 @@ from typing import Any
 
 from fmcheck.fuzz import Limits, campaign_of, examples_until
 from fmcheck.mutants.registry import Mutant
-from fmcheck.rules import get_rule
+from fmcheck.rules import all_rules
 from fmcheck.run import Report, check
 from fmcheck.strategies import Domain
 from fmcheck.subject import Subject
@@ -84,11 +84,11 @@ def _kill(mutant: Mutant, subject: Subject, *, full: bool) -> Kill:
     if mutant.odd:
         return _odd_kill(mutant, broken)
     on_ranks: dict[str, Any] = {"nproc": mutant.nproc, "load": partial(load_subject, f"mutant:{mutant.name}")}
-    thorough = bool(get_rule(mutant.caught_by).costly)
+    thorough = any(rule.code == mutant.caught_by and rule.costly for rule in all_rules())
     report = check(broken, select=() if full else (mutant.caught_by,), thorough=thorough, **on_ranks)
-    named = next(outcome for outcome in report.outcomes if outcome.rule.code == mutant.caught_by)
-    elsewhere = named.status == "skipped" and "other_device" in named.rule.needs
-    unjudged = named.reason if elsewhere else ""
+    named = next((outcome for outcome in report.outcomes if outcome.rule.code == mutant.caught_by), None)
+    elsewhere = named is not None and named.status == "skipped" and "other_device" in named.rule.needs
+    unjudged = named.reason if named is not None and elsewhere else ""
     if mutant.caught_by not in _codes(report) and not (full or unjudged):
         report = check(broken, **on_ranks)
     codes = _codes(report)

@@ -49,15 +49,10 @@ def test_the_named_rule_catches_the_mutant(entry, tiny: Subject):
 _TELLING = {
     "clamp_declared",
     "heun_declared",
-    "midpoint_declared",
     "network_called_in_pairs",
     "network_returns_the_data_end",
-    "network_told_timestep",
     "noise_on_the_callers_terms",
-    "null_flag_means_conditional",
-    "shifted_grid_declared",
     "two_guidance_calls_uncond_first",
-    "uncond_plus_formula",
 }
 
 
