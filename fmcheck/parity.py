@@ -27,9 +27,9 @@ __all__ = [
 
 # What works on pictures and latents; of text, rows and noise belong together.
 _SPATIAL = ("velocity", "sample", "decode")
-# Distinct sizes of each axis that a compiled network sees: static, dynamic, once more where a graph was broken, and
-# two that must be served by what there is.
-_SIZES = 5
+# Distinct sizes of each axis that a compiled network sees; more of the one that varies first, since each break of a
+# graph shows there.
+_SIZES, _BATCHES = 5, 7
 
 
 def surrounded(plan: Plan, *ambient: str, case: Case | None = None, name: str = "") -> Wish:
@@ -87,7 +87,7 @@ def counted_runs(plan: Plan) -> dict[str, Wish]:
     weight = small.guidance_scale - plan.subject.spec.neutral_scale
     other = small.but(num_steps=3, guidance_scale=plan.subject.spec.neutral_scale + 1.125 * weight)
     cases = [small, other, small.but(guidance_scale=plan.subject.spec.neutral_scale)]
-    cases += [small.with_batch(3 + 2 * i) for i in range(_SIZES - 1)]
+    cases += [small.with_batch(3 + 2 * i) for i in range(_BATCHES - 1)]
     cases += [small.but(height=(4 + 2 * i) * multiple) for i in range(1, _SIZES)]
     cases += [small.but(width=(5 + 2 * i) * multiple) for i in range(1, _SIZES)]
     cases += [small.with_batch(1).but(guidance_scale=plan.subject.spec.neutral_scale), small]

@@ -73,6 +73,12 @@ class CountedCall:
     compiled: bool
     reason: str
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """The signature without sizes: what arguments there are, and of what dtypes and ranks."""
+        ranks = tuple(len(tensor) for tensor in self.sizes)
+        return ranks, *(leaf[0] if isinstance(leaf, tuple) else leaf for leaf in self.signature)
+
 
 class Counted:
     """Makes every call through torch.compile with a backend that compiles nothing and counts; `calls` are the counts.
