@@ -156,7 +156,11 @@ class TrainingReading:
         scale, shift = self.spec.latent_scale, self.spec.latent_shift
         trivial = (scale, shift) == (1.0, 0.0)
         for role in ("encode", "sample"):
-            rows = _flat(self._outputs(role))
+            outputs = self._outputs(role)
+            # Packed into tokens, or cut into patches, the numbers of a latent stand in an order that nobody declares.
+            if any(output.shape[1:] != self.shape for output in outputs):
+                continue
+            rows = _flat(outputs)
             if rows.shape != self.state.shape:
                 continue
             # What sample returns is in the decoder's units, so it cannot be the flow's end as it is.

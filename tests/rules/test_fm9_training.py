@@ -297,6 +297,24 @@ def test_the_decoders_units_are_off_the_path() -> None:
         failed(judge(code, model), "x1 / scale + shift")
 
 
+class Packed(Trainee):
+    """An encoder that returns tokens `[B, h w, C]`, which the loss puts back into place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encode = self.codec.encode
+        self.codec.encode = lambda images: encode(images).flatten(2).transpose(1, 2).contiguous()
+
+    def end(self, images: Tensor) -> Tensor:
+        side = images.shape[-1] // 8
+        return self.codec.encode(images).transpose(1, 2).unflatten(2, (-1, side))
+
+
+@pytest.mark.parametrize("code", ["FM903", "FM904", "FM909"])
+def test_a_data_end_whose_numbers_stand_in_another_order_is_not_judged(code: str) -> None:
+    silent(judge(code, Packed), "no output of the encode point has the shape of the state")
+
+
 def test_units_of_the_encoder_are_named() -> None:
     outcome = judge("FM903", unscaled(lambda z: (z - SPEC.latent_shift) * SPEC.latent_scale + 0.01))
     failed(outcome, "(output of encode - 0.25) * 0.5")
