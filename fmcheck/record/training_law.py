@@ -56,7 +56,7 @@ class TrainingLaw:
         alpha, remains: share of the source end in the target, and `1 - r`, what is left of it in the state at `t = 1`;
             `remains` is None where the target does not show it (`alpha = 0`).
         beta, path: coefficients of the polynomials `beta(t)` and `b(t)`, lowest power first.
-        error: largest deviation of a row from the law, relative to the ends.
+        error: largest deviation from the law on the whole path, relative to the ends.
         ends: the data ends of the conditional rows in the units of the state, `[N, D]`.
     """
 
@@ -94,6 +94,7 @@ def training_law(readings: Mapping[str, TrainingReading]) -> TrainingLaw:
     target, target_moved = -plain.gradient / slope, -moved.gradient / slope
     question = pair.questions[pair.unit]
     x1 = plain.ends[pair.unit].rows
+    spread = _spread(plain.told[rows])
     beta = ((target_moved - target) * question).sum(1) / question.square().sum(1)
     rest, rest_target = plain.state - pair.time[:, None] * x1, target - beta[:, None] * x1
     rho = (rest_target * rest).sum(1) / rest.square().sum(1)
@@ -102,7 +103,7 @@ def training_law(readings: Mapping[str, TrainingReading]) -> TrainingLaw:
     beta_law, beta_error = _polynomial(t[rows], beta[rows])
     path_law, path_error = _polynomial(t[rows], pair.time[rows])
     alpha, remains, alpha_error = _source_share(t[rows], rho[rows])
-    worst = max(float(error[rows].max()), beta_error, path_error, alpha_error)
+    worst = spread * max(float(error[rows].max()), beta_error, path_error, alpha_error)
     # A hundredth separates a law that is read from one that is not; how far it is off goes into the bound.
     if not worst < 1e-2:
         raise NotInformative(
@@ -116,7 +117,9 @@ def _slope(readings: Mapping[str, TrainingReading]) -> Tensor:
     zero, one, half = (readings[f"{level:g}"].gradient for level in LEVELS)
     slope = one - zero
     if not bool((slope > 0).all()):
-        raise NotInformative("the loss does not grow with the distance from its target in every element")
+        raise NotInformative(
+            "the loss is no squared error of the network's output: it does not grow with the distance everywhere"
+        )
     off = (half - (zero + one) / 2).abs() / slope
     if float(off.max()) > _DIGITS:
         raise NotInformative(
@@ -125,9 +128,30 @@ def _slope(readings: Mapping[str, TrainingReading]) -> Tensor:
     return slope
 
 
+def _spread(t: Tensor) -> float:
+    """By how much what a row is off may grow on the way from the rows' times to the whole of [0, 1].
+
+    A fitted polynomial at `s` is `sum_i a_i(s) value_i`, which is off by at most `sum_i |a_i(s)|` times the largest
+    error.
+
+    Raises:
+        NotInformative: the times are too few, or too close to each other, to tell polynomials apart.
+    """
+    powers = _powers(t)
+    sizes = torch.linalg.svdvals(powers)
+    if not float(sizes[-1]) > _DIGITS * float(sizes[0]):
+        raise NotInformative("the training times take too few values to read a law from")
+    whole = torch.linspace(0, 1, 11, dtype=torch.float64)
+    return max(1.0, float((_powers(whole) @ torch.linalg.pinv(powers)).abs().sum(1).max()))
+
+
+def _powers(t: Tensor) -> Tensor:
+    return torch.stack([t**k for k in range(_DEGREE + 1)], 1)
+
+
 def _polynomial(t: Tensor, values: Tensor) -> tuple[Tensor, float]:
     """Least-squares coefficients in `t`, lowest power first, and the largest deviation from them."""
-    powers = torch.stack([t**k for k in range(_DEGREE + 1)], 1)
+    powers = _powers(t)
     found = torch.linalg.lstsq(powers, values[:, None], driver="gelsd").solution.flatten()
     return found, float((powers @ found - values).abs().max())
 

@@ -62,8 +62,8 @@ def times_merge(runs: Mapping[str, Run]) -> Iterator[Check]:
     inputs of a row) are left out. In the native dtype merged times are an error when it is float32, else a warning:
     released pipelines do cast, and a sampler of few steps does not notice.
 
-    Fix: embed the time in float32 and cast the embedding. Source: property H of the collected defects; IEEE 754 for the
-    spacing of bfloat16.
+    Fix: embed the time in float32 and cast the embedding, with frequencies high enough to tell it in that dtype.
+    Source: property H of the collected defects; IEEE 754 for the spacing of bfloat16.
     """
     for name, run in runs.items():
         kind, _, dtype = name.partition(" ")
@@ -111,7 +111,9 @@ def _explain(share: float, spec: FlowSpec) -> str:
     nearest = min(kept, key=lambda dtype: abs(kept[dtype] - share))
     name = str(nearest).removeprefix("torch.")
     if abs(kept[nearest] - share) < 0.1 and kept[nearest] > 0:
-        return f"the time argument is rounded to {name} before it is embedded"
+        return (
+            f"the time argument is rounded to {name} before it is embedded, or its embedding is too coarse for {name}"
+        )
     return "the time argument is rounded, or looked up in a coarse table, before it is embedded"
 
 

@@ -88,6 +88,10 @@ class TestOverflow:
         outcome = judge("FM508", style=Style(combine=None), case=HALF, dtypes=("float16",))
         caught(outcome, "the velocities are combined in float16")
 
+    def test_a_state_that_overflows_in_the_cast_for_the_call_alone_is_none(self) -> None:
+        outcome = judge("FM508", style=Style(cast=True), case=HALF, dtypes=("float16",))
+        assert not outcome.findings, [str(finding) for finding in outcome.findings]
+
     def test_a_state_declared_in_the_networks_dtype_is_not_judged(self) -> None:
         spec = but(state_dtype="network")
         silent(judge("FM508", spec=spec, case=HALF, dtypes=("float16",)), "a state in the network's dtype")

@@ -1,5 +1,7 @@
 """FM909: the law that training asks for, and where it carries the sampler."""
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,6 +20,25 @@ def law_of(model: type[Toy]) -> TrainingLaw:
     session = Session(toy_subject(model))
     runs = {name: session.run(wish) for name, wish in _losses(session.plan).items()}
     return training_law({name: TrainingReading(run.trace, SPEC) for name, run in runs.items()})
+
+
+class DataByHeun(Toy):
+    """The network predicts the data end; the last step is Euler's, since a data end says nothing at `t = 1`."""
+
+    def velocity_at(self, x: Tensor, t: Tensor, scale: float) -> Tensor:
+        ratio = 1 - SPEC.sigma_min
+        return (super().velocity_at(x, t, scale) - ratio * x) / (1 - ratio * t)
+
+    def integrate(self, x: Tensor, num_steps: int, scale: float, generator: torch.Generator) -> Tensor:
+        edges = self.edges(num_steps)
+        for k, (start, end) in enumerate(pairwise(edges)):
+            first, dt = self.velocity_at(x, start, scale), end - start
+            last = k + 1 == num_steps
+            x = x + dt * (first if last else (first + self.velocity_at(x + dt * first, end, scale)) / 2)
+        return x
+
+    def train_target(self, x0: Tensor, x1: Tensor) -> Tensor:
+        return x1
 
 
 class Negated(Toy):
@@ -75,6 +96,16 @@ class Absolute(Toy):
         return F.l1_loss(v, self.train_target(x0, x1))
 
 
+class OneTime(Toy):
+    def train_times(self, rows: int, generator: torch.Generator) -> Tensor:
+        return super().train_times(1, generator).expand(rows)
+
+
+class TwoTimes(Toy):
+    def train_times(self, rows: int, generator: torch.Generator) -> Tensor:
+        return 0.3 + 0.4 * torch.randint(2, (rows,), generator=generator)
+
+
 class ShortSampler(Toy):
     def edges(self, num_steps: int) -> Tensor:
         return 0.98 * super().edges(num_steps)
@@ -126,6 +157,16 @@ class TestTheRule:
         outcome = judge("FM909", Absolute)
         assert outcome.status == "not informative", _shown(outcome)
         assert "the loss" in outcome.reason
+
+    @pytest.mark.parametrize("model", [OneTime, TwoTimes])
+    def test_too_few_times_show_no_law(self, model: type[Toy]) -> None:
+        outcome = judge("FM909", model)
+        assert outcome.status == "not informative", _shown(outcome)
+        assert "the training times take too few values" in outcome.reason
+
+    def test_a_prediction_of_the_data_under_heun_with_its_last_corrector_saved(self) -> None:
+        outcome = judge("FM909", DataByHeun, spec=replace(SPEC, prediction="x1", solver="heun"))
+        assert outcome.status == "passed", _shown(outcome)
 
     @pytest.mark.parametrize("scale", [0.0, 7.5])
     def test_guidance_changes_nothing_of_it(self, scale: float) -> None:
