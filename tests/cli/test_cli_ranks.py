@@ -1,6 +1,7 @@
 """`fmcheck run --nproc`, the same in the configuration and in pytest: what is refused, what is said, what is made."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -127,3 +128,7 @@ class TestProcesses:
     def test_a_suite_judges_them(self, run_pytest: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
         pytester.makepyfile("import fmcheck\ntest_tiny = fmcheck.suite('tiny', select=['FM841', 'FM842'], nproc=2)")
         run_pytest("-q").assert_outcomes(passed=2)
+        # A suite keeps its ranks until its process ends, which here is that of all tests.
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()

@@ -113,9 +113,17 @@ def test_the_clean_model_passes_the_witness(name: str, tiny: Subject):
     assert get_mutant(name).caught_by in verdict.judged
 
 
+# Rules about whole loops ask for so many steps, or for losses at so small a size, that they meet these on their way.
+SEEN_BY_OTHERS = {
+    "steps_run_in_blocks_of_ten": {"FM503", "FM504", "FM505", "FM208"},
+    "weights_given_axes_until_they_fit": {"FM909"},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ODD, ids=lambda m: m.name)
 def test_the_standard_plan_misses_the_mutant(entry, tiny: Subject):
     report = check(entry.change(tiny))
-    assert not [str(finding) for finding in report.findings if finding.severity == "error"]
-    assert not report.failed()
+    found = {finding.code for finding in report.findings if finding.severity == "error"}
+    assert found <= SEEN_BY_OTHERS.get(entry.name, set())
+    assert bool(found) == (entry.name in SEEN_BY_OTHERS)
