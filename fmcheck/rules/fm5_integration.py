@@ -163,15 +163,25 @@ def _rounded_through(move: Move, name: str, where: str) -> Iterator[Check]:
 
 
 def step_error(run: Run, move: Move) -> tuple[Tensor, Tensor]:
-    """Error of a move against the spec's own step and guidance weight, and its bound, elementwise.
+    """Error of a move against the spec's own step and guidance weight, and its bound, elementwise."""
+    residual, bound = step_residual(run, move)
+    return residual.abs(), bound
+
+
+def step_residual(run: Run, move: Move) -> tuple[Tensor, Tensor]:
+    """What a move differs by from the spec's own step and guidance weight, and the bound on its size, elementwise.
 
     The bound is that of the update, plus the rounding of the step size itself times the velocity.
     """
     reading, weight = run.reading, run.reading.weight
     dt = float(reading.steps_dt[move.step])
     v = move.cond if move.uncond is None else (1 + weight) * move.cond - weight * move.uncond
-    of_step = move.fraction * float(step_bound(reading, torch.float32)[move.step])
-    return (
-        (move.delta - move.fraction * dt * v).abs(),
-        move_bound(move, dt * (1 + weight), dt * weight) + of_step * v.abs(),
-    )
+    of_step = move.fraction * run.memo(step_bounds)[move.step]
+    bound = move_bound(move, dt * (1 + weight), dt * weight).add(v.abs(), alpha=of_step)
+    return torch.sub(move.delta, v, alpha=move.fraction * dt), bound
+
+
+def step_bounds(run: Run) -> list[float]:
+    """How far the length of every step may be off in a loop whose grid is float32."""
+    bounds: list[float] = step_bound(run.reading, torch.float32).tolist()
+    return bounds

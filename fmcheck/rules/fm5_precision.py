@@ -11,10 +11,10 @@ from fmcheck.plan import Run
 from fmcheck.record.reading import Move
 from fmcheck.rules.evidence import by_step, exact, measured, require, require_finite_move, within
 from fmcheck.rules.fm5_explain import explain_update
-from fmcheck.rules.fm5_integration import step_error, worst
+from fmcheck.rules.fm5_integration import step_bounds, step_error, step_residual, worst
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tensors import all_finite
-from fmcheck.tolerance import fit_bound, fit_errors, step_bound, unit_roundoff
+from fmcheck.tolerance import fit_bound, fit_errors, unit_roundoff
 
 
 @rule("FM506", "digits-lost")
@@ -38,18 +38,14 @@ def digits_lost(run: Run) -> Iterator[Check]:
     for move in moves:
         require_finite_move(move)
         require(_as_declared(run, move), "the steps or their guidance are not the declared ones (see FM303, FM203)")
-    allowed, shadow = torch.zeros_like(moves[0].delta), moves[0].start.double()
-    lost = torch.zeros((), dtype=torch.bool)
+    off, allowed = torch.zeros_like(moves[0].delta), torch.zeros_like(moves[0].delta)
     for move in moves:
-        error, bound = step_error(run, move)
-        v = move.cond if move.uncond is None else (1 + reading.weight) * move.cond - reading.weight * move.uncond
-        shadow = shadow + float(reading.steps_dt[move.step]) * v
-        allowed = allowed + bound
-        lost = lost | bool(((move.delta == 0) & (error > bound)).any())
+        residual, bound = step_residual(run, move)
+        off, allowed = off.add_(residual), allowed.add_(bound)
     end = moves[-1].end.double()
-    used, limit = worst((end - shadow).abs(), allowed)
+    used, limit = worst(off.abs(), allowed)
     unit = unit_roundoff(torch.float32) * end.abs()
-    bits = math.log2(max(float((end - shadow).norm()) / float(unit.norm()), 1.0)) if bool(end.any()) else 0.0
+    bits = math.log2(max(float(off.norm()) / float(unit.norm()), 1.0)) if bool(end.any()) else 0.0
     if run.name in ("base", "many-steps"):
         yield measured(f"{bits:.1f} of 24 bits of the state lost to rounding in {run.case.num_steps} steps")
     yield within(
@@ -58,7 +54,7 @@ def digits_lost(run: Run) -> Iterator[Check]:
         f"the state is {used:.3g} away from a float64 integration of the recorded velocities, roundings allow "
         f"{limit:.3g}: {bits:.1f} of 24 bits are lost",
         where=f"after {len(moves)} steps",
-        diagnosis=lambda: "small steps are lost in the state" if bool(lost) else _worst_step(run),
+        diagnosis=lambda: _explain_loss(run),
     )
 
 
@@ -68,16 +64,18 @@ def _as_declared(run: Run, move: Move) -> bool:
     if not fitted.determined or not bool((move.leftover <= fit_bound(move)).all()):
         return True
     weight, k = run.reading.weight, move.step
-    off = abs(fitted.dt - float(run.reading.steps_dt[k])) - float(step_bound(run.reading, torch.float32)[k])
+    off = abs(fitted.dt - float(run.reading.steps_dt[k])) - run.memo(step_bounds)[k]
     known = move.uncond is not None and not move.alike
     return off <= errors.dt and (not known or abs(fitted.weight - weight) <= errors.weight(fitted.dt, weight))
 
 
-def _worst_step(run: Run) -> str:
-    """The step that uses its allowance most, and why."""
+def _explain_loss(run: Run) -> str:
+    """Whether elements stand still that should move, or else the step that uses its allowance most, and why."""
     ratios = []
     for move in run.reading.full_moves:
         error, bound = step_error(run, move)
+        if bool(((move.delta == 0) & (error > bound)).any()):
+            return "small steps are lost in the state"
         used, allowed = worst(error, bound)
         ratios.append((used / allowed if allowed else 0.0, move))
     ratio, move = max(ratios, key=lambda entry: entry[0])
