@@ -174,6 +174,16 @@ class Reading:
         return self.evaluations[0].x_cond
 
     @cached_property
+    def start(self) -> Tensor:
+        """`initial` in float64 on the CPU, from which exact answers set out: not every device has float64."""
+        return self.initial.detach().cpu().double()
+
+    @cached_property
+    def saves_last_corrector(self) -> bool:
+        """Whether a Heun sampler ends with an Euler step, since nobody asks for the state after the last corrector."""
+        return self.spec.solver == "heun" and len(self.evaluations) == 2 * self.case.num_steps - 1
+
+    @cached_property
     def initial_size(self) -> Tensor:
         """`|initial|`, elementwise, in float64."""
         return self.initial.double().abs()

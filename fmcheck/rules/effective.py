@@ -41,14 +41,14 @@ class Effective:
 
     @cached_property
     def _patterns(self) -> tuple[Tensor, Tensor]:
-        start = self.run.reading.initial.detach().cpu().double()
+        start = self.run.reading.start
         t, rows = torch.zeros((), dtype=torch.float64), torch.zeros(len(start), dtype=torch.bool)
         return CONSTANT.velocity(start, t, rows), CONSTANT.velocity(start, t, ~rows)
 
     @cached_property
     def way(self) -> Tensor:
         """`end - start`, float64."""
-        return end_of(self.run) - self.run.reading.initial.detach().cpu().double()
+        return end_of(self.run) - self.run.reading.start
 
     @cached_property
     def coefficients(self) -> Coefficients:

@@ -131,7 +131,7 @@ def _off(errors: list[float], rounding: list[float], sign: int) -> list[float]:
 def _distance(run: Run, end: Tensor) -> float:
     """Root mean square distance of an end from the exact solution over the declared interval, from a run's start."""
     reading = run.reading
-    start, edges = reading.initial.detach().cpu().double(), reading.edges
+    start, edges = reading.start, reading.edges
     solution = ORDER_FIELD.flow(start, edges[0], edges[-1], reading.weight)
     require(end.shape == solution.shape, "the final state has another shape than the initial one (see FM601)")
     return float((end - solution).square().mean().sqrt())

@@ -25,7 +25,7 @@ def explain_end(field: ExactField, reading: Reading, end: Tensor, declared: Tens
         end, declared: where the user's loop ended, and where the declared one does.
         rounding: elementwise bound on the distance of a correct loop.
     """
-    start = reading.initial.detach().cpu().double()
+    start = reading.start
     allowed = max(4 * _size(rounding), EXPLAINED * _size(end - declared))
     candidates = [(_size(loop.end(field, start) - end), loop.text) for loop in wrong_loops(reading)]
     nearest = min(distance for distance, _ in candidates)

@@ -63,13 +63,12 @@ class _Integration:
         self.times = reading.evaluation_times
         self.tau = time_bound(reading, reading.argument_dtype)
         self.delta = step_bound(reading, torch.float32)
-        self.origin = reading.initial.detach().cpu().double()
+        self.origin = reading.start
 
     def run(self) -> Shadow:
         x, error = self.origin, self.kind.cast * self.origin.abs()
         steps = len(self.reading.steps_dt)
-        # A Heun sampler may save its last corrector, whose state nobody asks for again.
-        saved = self.spec.solver == "heun" and len(self.reading.evaluations) == 2 * steps - 1
+        saved = self.reading.saves_last_corrector
         for k in range(steps):
             x, error = self._step(k, x, error, "euler" if saved and k == steps - 1 else self.spec.solver)
         return Shadow(x, error + self.kind.cast * x.abs())
