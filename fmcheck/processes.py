@@ -1,11 +1,13 @@
-"""What crosses between this process and those that it starts: errors as they arrive, and how a process ended."""
+"""Processes that answer over a pipe: how one serves, how errors cross, and how one ended."""
 
 import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from fmcheck.errors import InternalError
 
-__all__ = ["crossing", "ending", "opened"]
+__all__ = ["crossing", "ending", "opened", "serve"]
 
 
 def crossing(error: Exception) -> Exception:
@@ -28,3 +30,28 @@ def ending(code: int | None) -> str:
     if code >= 0:
         return f"exit code {code}"
     return signal.Signals(-code).name
+
+
+def serve(pipe: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
+    """In the other process: make what answers, say "ready", and answer until the pipe closes.
+
+    What `make` or an answer raises crosses as an error; after the first there is nothing to serve.
+    """
+    # An interrupt goes to the whole group of processes; the parent decides what becomes of this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        answer = make()
+    except Exception as error:
+        pipe.send(crossing(error))
+        return
+    pipe.send("ready")
+    while True:
+        try:
+            order = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answered: Any = answer(order)
+        except Exception as error:
+            answered = crossing(error)
+        pipe.send(answered)

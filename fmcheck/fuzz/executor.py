@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from fmcheck.errors import InternalError
-from fmcheck.processes import crossing, ending, opened
+from fmcheck.processes import ending, opened, serve
 from fmcheck.scenario import Scenario
 from fmcheck.trial import CRASH, HANG, MEMORY, Bench, Verdict, failure
 
@@ -126,27 +126,18 @@ class Isolated:
 
 
 def _serve(pipe: Connection, make: Callable[[], Bench]) -> None:
-    """The other process: answer until the pipe closes."""
-    # An interrupt goes to the whole group of processes; the campaign decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    """The other process: a bench that judges scenarios, and is renewed by None."""
+
+    def made() -> Callable[[Any], Any]:
         local = Local(make())
-    except Exception as error:
-        pipe.send(crossing(error))
-        return
-    pipe.send("ready")
-    while True:
-        try:
-            asked = pipe.recv()
-        except EOFError:
-            return
-        if asked is None:
-            local.renew()
-            pipe.send("renewed")
-            continue
-        scenario, fresh = asked
-        try:
-            answer: Any = local.judge(scenario, fresh=fresh)
-        except Exception as error:
-            answer = crossing(error)
-        pipe.send(answer)
+
+        def answer(asked: tuple[Scenario, bool] | None) -> Any:
+            if asked is None:
+                local.renew()
+                return "renewed"
+            scenario, fresh = asked
+            return local.judge(scenario, fresh=fresh)
+
+        return answer
+
+    serve(pipe, made)

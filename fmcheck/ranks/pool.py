@@ -18,7 +18,7 @@ from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, InternalError
 from fmcheck.processes import ending, opened
 from fmcheck.ranks.share import PROMPTS, Share, unpacked
-from fmcheck.ranks.worker import Order, serve
+from fmcheck.ranks.worker import Order, serve_rank
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import Subject
 from fmcheck.values import is_count
@@ -166,7 +166,7 @@ class Ranks:
         for rank in range(self.count):
             ours, theirs = context.Pipe()
             # No daemon, which may have no children: a data loader starts some.
-            process = context.Process(target=serve, args=(theirs, self._load, rank, self._folder.name))
+            process = context.Process(target=serve_rank, args=(theirs, self._load, rank, self._folder.name))
             try:
                 process.start()
             except (pickle.PicklingError, AttributeError, TypeError) as error:

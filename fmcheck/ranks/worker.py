@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,14 +18,14 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from fmcheck.drive import build_model
 from fmcheck.errors import DeclarationError
-from fmcheck.processes import crossing
+from fmcheck.processes import serve
 from fmcheck.ranks.making import failed_share, share_of
 from fmcheck.ranks.share import Share, packed
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import Subject
 from fmcheck.wish import Wish
 
-__all__ = ["Order", "serve"]
+__all__ = ["Order", "serve_rank"]
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,15 @@ class Order:
     result: Path
 
 
-def serve(pipe: Connection, load: Callable[[], Subject], rank: int, folder: str) -> None:
+def serve_rank(pipe: Connection, load: Callable[[], Subject], rank: int, folder: str) -> None:
     """Answer orders until the pipe closes. The folder goes when the parent has died and cannot remove it."""
-    # An interrupt goes to the whole group of processes; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     # The parent's standard output is a report, which may be JSON.
     sys.stdout = sys.stderr
     if "OMP_NUM_THREADS" not in os.environ:
         # As torchrun does: the ranks share the cores of the machine.
         torch.set_num_threads(1)
-    try:
-        worker = _Worker(load(), rank)
-    except Exception as error:
-        pipe.send(crossing(error))
-        return
-    pipe.send("ready")
-    while True:
-        try:
-            order = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer: Any = worker.answer(order)
-        except Exception as error:
-            answer = crossing(error)
-        pipe.send(answer)
+    serve(pipe, lambda: _Worker(load(), rank).answer)
 
 
 def _end_with_parent(folder: str) -> None:
