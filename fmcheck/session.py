@@ -118,7 +118,9 @@ class Session:
                 self.run(earlier, code)
             self._on_run(wish.name)
             try:
-                self._runs[wish] = self._on_ranks(wish) if wish.ranks else Run(wish, self.subject, self._record(wish))
+                self._runs[wish] = (
+                    self._on_ranks(wish) if wish.ranks else Run(wish, self.subject.at(wish.case), self._record(wish))
+                )
             except NotInformative as reason:
                 self._runs[wish] = reason
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -133,11 +135,11 @@ class Session:
 
     def _on_ranks(self, wish: Wish) -> Run:
         self.calls += wish.ranks
-        shares = self._ranks.run(wish, self.subject.spec)
+        shares = self._ranks.run(wish, self.subject.at(wish.case).spec)
         exhausted = next((share for share in shares if share.exhausted), None)
         if exhausted is not None:
             raise MemoryError(f"rank {exhausted.rank} of {wish.ranks}: {exhausted.error}")
-        return Run(wish, self.subject, Trace(wish.case, wish.kind), shares)
+        return Run(wish, self.subject.at(wish.case), Trace(wish.case, wish.kind), shares)
 
     def forget(self) -> None:
         """Let go of every run. Tracebacks of exceptions hold whole recordings, and cycles them."""

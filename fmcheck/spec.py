@@ -4,22 +4,37 @@ Two correct pipelines may disagree on every line here and both be right, so a ru
 assumes a convention: it reads it from the spec of the subject.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
 from fmcheck.errors import DeclarationError, did_you_mean, only_keys
 from fmcheck.values import is_count, is_finite_number, is_range
 
-__all__ = ["FlowSpec", "GuidanceFormula", "GuidanceLayout", "Grid", "Prediction", "Solver", "TimeArgument"]
+__all__ = [
+    "FlowSpec",
+    "GuidanceFormula",
+    "GuidanceLayout",
+    "Grid",
+    "PerChannel",
+    "Prediction",
+    "Solver",
+    "TimeArgument",
+]
 
 TimeArgument = Literal["log_snr", "t", "sigma", "timestep"]
 GuidanceFormula = Literal["cond_plus", "uncond_plus"]
-GuidanceLayout = Literal["cond_first", "uncond_first", "separate", "separate_uncond_first"]
-Grid = Literal["logit_normal", "uniform", "shifted"]
+GuidanceLayout = Literal["cond_first", "uncond_first", "separate", "separate_uncond_first", "embedded"]
+GuidanceNorm = Literal["none", "row", "last_axis"]
+Grid = Literal["logit_normal", "uniform", "shifted", "declared"]
+ShiftLaw = Literal["exponential", "linear"]
 EvaluationPoint = Literal["midpoint", "left"]
-Solver = Literal["euler", "midpoint", "heun"]
-Prediction = Literal["velocity", "reverse_velocity", "x1", "x0"]
+Solver = Literal["euler", "midpoint", "heun", "other", "stochastic"]
+Prediction = Literal["velocity", "reverse_velocity", "x1", "x0", "noise"]
+TokenOrder = Literal["channels_first", "channels_last"]
+# One number, or one a latent channel.
+PerChannel = float | tuple[float, ...]
 InitialState = Literal["text_latent", "noise"]
 Posterior = Literal["mode", "sample"]
 
@@ -36,9 +51,17 @@ _FINITE = (
     "grid_shift",
     "sigma_min",
     "noise_scale",
+    "guidance_rescale",
+    "null_probability",
+)
+_TUPLES = (
+    "image_range",
+    "decode_range",
+    "guidance_interval",
+    "grid_shift_by_tokens",
+    "grid_edges",
     "latent_scale",
     "latent_shift",
-    "null_probability",
 )
 
 
@@ -54,27 +77,48 @@ class FlowSpec:
         time_offset, time_slope: the affine map `time_offset + time_slope * t` in numbers, when it differs from
             the one that `time_argument` names.
         guidance_formula: `cond_plus` is `(1 + w) c - w u`; `uncond_plus` is `u + s (c - u)`, so `s = 1 + w`.
-        guidance_layout: order of the halves of one doubled call, or two `separate` calls (conditional first).
+        guidance_layout: order of the halves of one doubled call, or two `separate` calls (conditional first);
+            `embedded` when the scale is an input of a distilled network, which is then asked once (arXiv 2210.03142).
         guidance_from: scales up to and including this one mean "no guidance"; `None` is the neutral scale of the
             formula (0 for `cond_plus`, 1 for `uncond_plus`) and only that one.
+        guidance_rescale: `phi` of arXiv 2305.08891, section 3.4: the combined prediction is scaled, a row at a time, by
+            `phi std(cond) / std(combined) + 1 - phi`.
+        guidance_norm: whether the combined prediction is scaled back to the norm of the conditional one, a `row` at a
+            time or along its `last_axis`.
+        guidance_interval: flow times `(low, high)` in which guidance acts (arXiv 2404.07724); all of them by default.
         null_means_unconditional: whether a True null indicator marks the unconditional row.
-        grid: `logit_normal` quantiles (mean, std), `uniform`, or `shifted` (`shift`; SD3, arXiv 2403.03206, eq. 23).
+        grid: `logit_normal` quantiles (mean, std), `uniform`, `shifted` (`shift`; SD3, arXiv 2403.03206, eq. 23), or
+            `declared`: `Subject.time_edges` says it.
         grid_mean, grid_std: parameters of the logit-normal distribution (also of the training times).
         grid_clamp: declared clamp of the quantiles, `q = linspace(eps, 1 - eps, K + 1)`; 0 covers the whole path.
         grid_shift: the shift factor of a `shifted` grid.
+        grid_shift_by_tokens: `(n_a, log_shift_a, n_b, log_shift_b)`: the logarithm of the shift is linear in the number
+            of tokens of the image (resolution-dependent shift, arXiv 2403.03206, section 5.3.2); it replaces
+            `grid_shift`. Under the `linear` `grid_shift_law` the shift itself is.
+        grid_token_patch: side of such a token in latent cells; by default `token_patch`, or else 1.
+        grid_last_sigma: noise level `sigma = 1 - t` of the last evaluation before the shift, when the levels are
+            `linspace(1, last, K)` with 0 put behind them; None is `1 / K`, on which all steps are alike.
+        grid_terminal: after the shift the levels are stretched so that the last evaluation has this one.
+        grid_edges: flow times of a `declared` grid for one case; :meth:`at` fills them in.
         evaluation_point: flow time at which an Euler step evaluates the network: the `midpoint` of its two edges,
             or the `left` one.
-        solver: `euler`, explicit `midpoint`, or `heun`.
+        solver: `euler`, explicit `midpoint`, or `heun`; `other` for any other method that converges to the flow with
+            one evaluation a step (multistep methods), `stochastic` for one that draws noise on the way.
         prediction: what the network returns: `velocity` dx/dt; `reverse_velocity` -dx/dt (noise minus data);
-            `x1` the data end; `x0` the source end.
+            `x1` the data end; `x0` the source end, for which `noise` is another word.
         sigma_min: `s_min` of the path `x_t = (1 - (1 - s_min) t) x0 + t x1`.
         initial_state: `text_latent` when the flow starts at the text encoder's latent, else `noise`.
         noise_scale: standard deviation of the noise that a flow from noise starts at, in sampling and in training.
         state_dtype: precision of the integrated state: `float32`, or that of the `network` (which loses small steps in
             bfloat16, but is what some released pipelines document).
         latent_channels, downsampling: latents are `[B, latent_channels, H/downsampling, W/downsampling]`.
+        latent_frames: number of latent frames of a video model: latents are `[B, C, frames, h, w]`.
+        token_patch: side p of the squares of latent cells that are packed to tokens, when the state is a sequence
+            `[B, (frames) (h/p) (w/p), C p p]`; 1 for tokens of one cell.
+        token_order: order of the numbers in a token: `(C, p, p)` or `(p, p, C)`.
         size_multiple: heights and widths must be multiples of this (default: `downsampling`).
-        latent_scale, latent_shift: the decoder is fed `state / latent_scale + latent_shift`.
+        latent_scale, latent_shift: the decoder is fed `state / latent_scale + latent_shift`; one number, or one a
+            latent channel.
         posterior: whether encoding takes the `mode` of the encoder's posterior (the same latent every time) or draws a
             `sample` of it.
         unscale_before_decode: whether that happens before the `decode` point (inside `sample`, or inline); False when
@@ -94,12 +138,21 @@ class FlowSpec:
     guidance_formula: GuidanceFormula = "cond_plus"
     guidance_layout: GuidanceLayout = "cond_first"
     guidance_from: float | None = None
+    guidance_rescale: float = 0.0
+    guidance_norm: GuidanceNorm = "none"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     null_means_unconditional: bool = True
     grid: Grid = "logit_normal"
     grid_mean: float = 0.0
     grid_std: float = 1.0
     grid_clamp: float = 0.0
     grid_shift: float = 1.0
+    grid_shift_by_tokens: tuple[float, ...] | None = None
+    grid_shift_law: ShiftLaw = "exponential"
+    grid_token_patch: int | None = None
+    grid_last_sigma: float | None = None
+    grid_terminal: float | None = None
+    grid_edges: tuple[float, ...] | None = None
     evaluation_point: EvaluationPoint = "midpoint"
     solver: Solver = "euler"
     prediction: Prediction = "velocity"
@@ -110,8 +163,11 @@ class FlowSpec:
     latent_channels: int = 32
     downsampling: int = 32
     size_multiple: int | None = None
-    latent_scale: float = 1.0
-    latent_shift: float = 0.0
+    latent_frames: int | None = None
+    token_patch: int | None = None
+    token_order: TokenOrder = "channels_first"
+    latent_scale: PerChannel = 1.0
+    latent_shift: PerChannel = 0.0
     posterior: Posterior = "mode"
     unscale_before_decode: bool = True
     image_channels: int = 3
@@ -122,11 +178,15 @@ class FlowSpec:
 
     def __post_init__(self) -> None:
         # Lists come from TOML and JSON; a frozen record must be hashable.
-        for name in ("image_range", "decode_range"):
+        for name in _TUPLES:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.prediction == "noise":
+            object.__setattr__(self, "prediction", "x0")
         self._check_choices()
         self._check_numbers()
+        self._check_latent()
+        self._check_grid()
         self._check_time()
 
     def _need(self, name: str, holds: bool, expected: str) -> None:
@@ -155,7 +215,9 @@ class FlowSpec:
             need(name, getattr(self, name) > 0, "a number above 0")
         need("grid_clamp", 0 <= self.grid_clamp < 0.5, "a number in [0, 0.5)")
         need("sigma_min", 0 <= self.sigma_min < 1, "a number in [0, 1)")
-        need("latent_scale", self.latent_scale != 0, "a number other than 0")
+        need("guidance_rescale", 0 <= self.guidance_rescale <= 1, "a share in [0, 1]")
+        interval = self.guidance_interval
+        need("guidance_interval", is_range(interval), "a pair (low, high) of flow times with low < high")
         need("null_probability", 0 <= self.null_probability < 1, "a probability in [0, 1)")
         need("image_range", is_range(self.image_range), "a pair (low, high) with low < high")
         no_decode_range = self.decode_range is None
@@ -163,6 +225,34 @@ class FlowSpec:
         if self.size_multiple is not None:
             legal = is_count(self.size_multiple) and self.size_multiple % self.downsampling == 0
             need("size_multiple", legal, f"a positive multiple of downsampling ({self.downsampling})")
+
+    def _check_latent(self) -> None:
+        need = self._need
+        for name in ("latent_scale", "latent_shift"):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            legal = all(is_finite_number(number) for number in numbers)
+            need(name, legal and len(numbers) in (1, self.latent_channels), "a finite number, or one a latent channel")
+            need(name, name != "latent_scale" or 0 not in numbers, "numbers other than 0")
+        for name in ("latent_frames", "token_patch", "grid_token_patch"):
+            need(name, getattr(self, name) is None or is_count(getattr(self, name)), "a positive integer")
+        packed = self.downsampling * (self.token_patch or 1)
+        need(
+            "token_patch", self.multiple % packed == 0, f"one whose tokens fit: size_multiple = {packed} or a multiple"
+        )
+
+    def _check_grid(self) -> None:
+        need, by_tokens = self._need, self.grid_shift_by_tokens
+        finite = by_tokens is not None and len(by_tokens) == 4 and all(is_finite_number(n) for n in by_tokens)
+        need("grid_shift_by_tokens", by_tokens is None or finite, "four numbers (n_a, log_shift_a, n_b, log_shift_b)")
+        need("grid_shift_by_tokens", by_tokens is None or by_tokens[0] != by_tokens[2], "two numbers of tokens")
+        for name in ("grid_last_sigma", "grid_terminal"):
+            value = getattr(self, name)
+            need(name, value is None or (is_finite_number(value) and 0 < value < 1), "a noise level in (0, 1)")
+            need(name, value is None or self.grid in ("uniform", "shifted"), "none on this grid")
+        edges = self.grid_edges
+        rising = edges is None or (len(edges) > 1 and all(is_finite_number(edge) for edge in edges))
+        need("grid_edges", rising, "at least two finite flow times")
 
     def _check_time(self) -> None:
         for name in ("time_offset", "time_slope", "guidance_from"):
@@ -185,7 +275,12 @@ class FlowSpec:
         return 0.0 if self.guidance_formula == "cond_plus" else 1.0
 
     def guidance_weight(self, scale: float) -> float:
-        """`w` in `v = (1 + w) c - w u` for a user's guidance scale, 0 where the spec says guidance is off."""
+        """`w` in `v = (1 + w) c - w u` for a user's guidance scale, 0 where the spec says guidance is off.
+
+        It is off, too, for a network that is told the scale: there is one branch, which holds its effect.
+        """
+        if self.guidance_layout == "embedded":
+            return 0.0
         if self.guidance_from is not None and scale <= self.guidance_from:
             return 0.0
         return scale - self.neutral_scale
@@ -200,9 +295,43 @@ class FlowSpec:
         return self.latent_channels, height // self.downsampling, width // self.downsampling
 
     @property
+    def packed_size(self) -> int:
+        """Cells of the latent that make one token, or 1 where the state is no sequence of tokens."""
+        return (self.token_patch or 1) ** 2
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the combined prediction is scaled before it is used."""
+        return self.guidance_rescale != 0 or self.guidance_norm != "none"
+
+    @property
     def stages(self) -> int:
         """Network evaluations in a full step of the solver."""
-        return 1 if self.solver == "euler" else 2
+        return 2 if self.solver in ("midpoint", "heun") else 1
+
+    def shift_for(self, height: int, width: int) -> float:
+        """The shift factor of a `shifted` grid for an image of `height` x `width` pixels."""
+        if self.grid_shift_by_tokens is None:
+            return self.grid_shift
+        low, at_low, high, at_high = self.grid_shift_by_tokens
+        patch = self.grid_token_patch or self.token_patch or 1
+        _, h, w = self.latent_size(height, width)
+        tokens = (h // patch) * (w // patch) * (self.latent_frames or 1)
+        found = at_low + (at_high - at_low) * (tokens - low) / (high - low)
+        return math.exp(found) if self.grid_shift_law == "exponential" else found
+
+    def at(self, height: int, width: int, edges: Iterable[float] | None = None) -> "FlowSpec":
+        """The same spec for one size, where nothing depends on the size any more.
+
+        Args:
+            edges: flow times of a `declared` grid.
+        """
+        changes: dict[str, Any] = {}
+        if self.grid_shift_by_tokens is not None:
+            changes = {"grid_shift": self.shift_for(height, width), "grid_shift_by_tokens": None}
+        if edges is not None:
+            changes["grid_edges"] = tuple(float(edge) for edge in edges)
+        return replace(self, **changes) if changes else self
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "FlowSpec":

@@ -1,6 +1,6 @@
 """Subject: how to build a user's model, drive it, and where to look while it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import annotations_for
 
-__all__ = ["ENTRIES", "ROLES", "Point", "Request", "Subject", "completed_points"]
+__all__ = ["ENTRIES", "ROLES", "Point", "Request", "Subject", "annotations_of", "completed_points"]
 
 # What each observation point is for, and the arguments that rules read from its calls. An integer is the position
 # in the signature (without self); a missing argument is simply absent from the event.
@@ -98,6 +98,21 @@ def completed_points(declared: Mapping[str, "str | Point | None"], who: str) -> 
     return points
 
 
+def annotations_of(spec: FlowSpec | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations under a spec (or its defaults), with some replaced.
+
+    A network that is told log-SNR takes one number a row (the rule of the house); others may take one for all.
+    """
+    spec = spec or FlowSpec()
+    return annotations_for(
+        overrides,
+        text_starts_flow=spec.initial_state == "text_latent",
+        scalar_time=spec.time_argument != "log_snr",
+        tokens=spec.token_patch is not None,
+        frames=spec.latent_frames is not None,
+    )
+
+
 @dataclass(frozen=True)
 class Request:
     """What the subject's `generate` and `loss` are handed: the case, its tokens and its generator.
@@ -158,6 +173,8 @@ class Subject:
             `generate` is run on every rank.
         spec: the conventions that hold.
         case: the native case: size, steps and scale that the model is made for. Rules derive theirs from it.
+        time_edges: `time_edges(case)` returns the `num_steps + 1` flow times, from 0 (source) to 1 (data), of a grid
+            that the spec calls `declared`: a schedule that no field of the spec describes.
         sizes: every legal `(height, width)`, for models that run at a few sizes only; None when every multiple of the
             spec's size multiple is legal.
         dtypes: dtypes that the network may have, by name; the first is the native one.
@@ -187,6 +204,7 @@ class Subject:
     shard: Callable[[Any, Any], None] | None = None
     spec: FlowSpec = field(default_factory=FlowSpec)
     case: Case = field(default_factory=Case)
+    time_edges: Callable[[Case], Sequence[float]] | None = None
     sizes: tuple[tuple[int, int], ...] | None = None
     dtypes: tuple[str, ...] = ("float32",)
     annotations: Mapping[str, Any] = field(default_factory=dict)
@@ -201,7 +219,7 @@ class Subject:
         self._check_sizes(who)
 
     def _check_types(self, who: str) -> None:
-        for name in ("build", "generate", "tokenize", "pad", "masked", "loss", "generate_rank", "shard"):
+        for name in ("build", "generate", "tokenize", "pad", "masked", "loss", "generate_rank", "shard", "time_edges"):
             value = getattr(self, name)
             if not callable(value) and (value is not None or name in ("build", "generate")):
                 raise DeclarationError(f"{who}: {name}: expected a function; found {type(value).__name__}")
@@ -209,6 +227,11 @@ class Subject:
             if not isinstance(getattr(self, name), kind):
                 found = type(getattr(self, name)).__name__
                 raise DeclarationError(f"{who}: {name}: expected a {kind.__name__}; found {found}")
+        if (self.spec.grid == "declared") != (self.time_edges is not None):
+            raise DeclarationError(
+                f"{who}: grid 'declared' and time_edges belong together; found grid {self.spec.grid!r} and time_edges "
+                f"{'given' if self.time_edges else 'missing'}"
+            )
         if self.rank_seeding not in ("per_sample", "per_rank"):
             raise DeclarationError(
                 f"{who}: rank_seeding: expected 'per_sample' or 'per_rank'; found {self.rank_seeding!r}"
@@ -250,15 +273,31 @@ class Subject:
         return completed_points(self._declared, f"Subject {self.name!r}")
 
     def tensor_annotations(self) -> dict[str, Any]:
-        """The annotation of every tensor that crosses a point, under the spec and with the subject's own on top.
+        """The annotation of every tensor that crosses a point, under the spec and with the subject's own on top."""
+        return annotations_of(self.spec, self.annotations)
 
-        A network that is told log-SNR takes one number a row (the rule of the house); others may take one for all.
+    def at(self, case: Case) -> "Subject":
+        """The same subject with the conventions that hold for one case, where they depend on it.
+
+        Raises:
+            DeclarationError: `time_edges` raised, or returned no flow times.
         """
-        return annotations_for(
-            self.annotations,
-            text_starts_flow=self.spec.initial_state == "text_latent",
-            scalar_time=self.spec.time_argument != "log_snr",
-        )
+        edges = None
+        if self.time_edges is not None:
+            try:
+                edges = [float(edge) for edge in self.time_edges(case)]
+            except Exception as error:
+                raise DeclarationError(
+                    f"Subject {self.name!r}: time_edges raised {type(error).__name__}: {error}; it is given the case "
+                    "and returns its num_steps + 1 flow times from 0 (source) to 1 (data)"
+                ) from error
+            if len(edges) != case.num_steps + 1:
+                raise DeclarationError(
+                    f"Subject {self.name!r}: time_edges: expected {case.num_steps + 1} flow times for {case.num_steps} "
+                    f"steps; found {len(edges)}"
+                )
+        spec = self.spec.at(case.height, case.width, edges)
+        return self if spec is self.spec else replace(self, spec=spec)
 
     def but(self, **changes: Any) -> "Subject":
         """The same subject with some fields changed."""

@@ -72,6 +72,16 @@ ANNOTATIONS: Mapping[str, Any] = {
     "decode.output": Image,
     "generate.output": Images,
 }
+# T tokens of E numbers; a video model's latents have an axis of frames, and its pictures any number of them.
+_TOKENS: Mapping[str, Any] = {
+    **dict.fromkeys(("velocity.x", "velocity.output"), Float[Tensor, "N T E"]),
+    # Where tokens are unpacked is the pipeline's own business.
+    **dict.fromkeys(("encode.output", "sample.x", "sample.output"), Float[Tensor, "N ..."]),
+}
+_FRAMES: Mapping[str, Any] = {
+    **{name: Float[Tensor, "N C F h w"] for name, hint in ANNOTATIONS.items() if hint in (State, Latent)},
+    **{name: Float[Tensor, "N ch ... H W"] for name, hint in ANNOTATIONS.items() if hint is Image},
+}
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*$")
 # Rows of one call: bound for that call alone, since a loop may call its network on B, 2B or fewer rows.
@@ -254,7 +264,12 @@ def _dtype_fits(value: Tensor, annotation: Any) -> bool:
 
 
 def annotations_for(
-    overrides: Mapping[str, Any], *, text_starts_flow: bool = True, scalar_time: bool = False
+    overrides: Mapping[str, Any],
+    *,
+    text_starts_flow: bool = True,
+    scalar_time: bool = False,
+    tokens: bool = False,
+    frames: bool = False,
 ) -> dict[str, Any]:
     """The vocabulary under a spec, with a subject's own annotations on top.
 
@@ -264,6 +279,8 @@ def annotations_for(
         text_starts_flow: the text output is the latent `[N, D]` that the flow starts at; otherwise it conditions the
             network, in whatever shape.
         scalar_time: the time argument may be one number for all rows.
+        tokens: the state is a sequence of packed tokens.
+        frames: latents have an axis of frames.
 
     Raises:
         DeclarationError: an override names a tensor that is not `role.tensor` of the vocabulary, or is no type hint.
@@ -278,7 +295,7 @@ def annotations_for(
             is_bearable(None, hint)
         except Exception as error:
             raise DeclarationError(f"annotations[{name!r}]: {hint!r} is no type hint: {error}") from error
-    known = {**ANNOTATIONS}
+    known = {**ANNOTATIONS, **(_FRAMES if frames else {}), **(_TOKENS if tokens else {})}
     if not text_starts_flow:
         known["text.output"] = TextFeatures
     if scalar_time:

@@ -1,8 +1,9 @@
 """The reference mathematics of a flow-matching pipeline, written once, in any dtype and on any device."""
 
 from fmcheck.flow.grid import edge_error_bound, evaluation_times, time_edges
-from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients
+from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients, rescaling
 from fmcheck.flow.integrate import Field, euler, heun, integrate, midpoint
+from fmcheck.flow.layout import channelwise, pack, to_decoder, to_state
 from fmcheck.flow.path import as_prediction, as_velocity, interpolate, per_row, velocity_target
 from fmcheck.flow.time_map import from_argument, shift_sigma, to_argument
 
@@ -11,6 +12,7 @@ __all__ = [
     "Field",
     "as_prediction",
     "as_velocity",
+    "channelwise",
     "combine",
     "combine_formula",
     "edge_error_bound",
@@ -22,9 +24,13 @@ __all__ = [
     "integrate",
     "interpolate",
     "midpoint",
+    "pack",
     "per_row",
+    "rescaling",
     "shift_sigma",
     "time_edges",
     "to_argument",
+    "to_decoder",
+    "to_state",
     "velocity_target",
 ]

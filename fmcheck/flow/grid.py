@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.spec import FlowSpec
 
 __all__ = ["check_edges", "edge_error_bound", "evaluation_times", "time_edges"]
@@ -27,7 +28,11 @@ def time_edges(
     - `logit_normal`: `t = sigmoid(mean + std * Phi^-1(q))`, the quantiles of the training times of
       SD3 (arXiv 2403.03206, section 3.1); without a clamp the ends are exactly 0 and 1;
     - `uniform`: `t = q`;
-    - `shifted`: `t = 1 - s`, `s = shift * (1 - q) / (1 + (shift - 1) * (1 - q))` (same paper, eq. 23).
+    - `shifted`: `t = 1 - s`, `s = shift * (1 - q) / (1 + (shift - 1) * (1 - q))` (same paper, eq. 23);
+    - `declared`: `spec.grid_edges` as they are.
+
+    With a `grid_last_sigma` the levels `1 - q` are `linspace(1, last, K)` and 0; with a `grid_terminal` the times of
+    the evaluations are multiplied so that the last of them is `1 - terminal`, whatever `K` above 1.
 
     The edges are computed in rational and decimal numbers and rounded once to float64, then to `dtype`, so that the
     reference depends neither on the device nor on its mathematical library.
@@ -40,6 +45,7 @@ def time_edges(
 
     Raises:
         DeclarationError: `num_steps` is not a positive integer, or `dtype` is not a floating dtype.
+        NotInformative: the declared edges are those of another number of steps, or depend on the size.
     """
     if not dtype.is_floating_point:
         raise DeclarationError(f"time_edges(dtype): expected a floating dtype; found {dtype}")
@@ -48,10 +54,24 @@ def time_edges(
         edge = partial(_logit_normal_edge, spec.grid_mean, spec.grid_std)
     elif spec.grid == "uniform":
         edge = _uniform_edge
-    else:
+    elif spec.grid == "shifted":
         edge = partial(_shifted_edge, Fraction(spec.grid_shift))
+    else:
+        return torch.tensor(_declared(num_steps, spec), dtype=torch.float64).to(device=device, dtype=dtype)
+    if spec.grid_shift_by_tokens is not None:
+        raise NotInformative("the grid depends on the size of the image, and no size is given (see FlowSpec.at)")
     edges = [edge(q, 1 - q) for q in _fractions(num_steps, spec)]
+    if spec.grid_terminal is not None and num_steps > 1:
+        stretch = (1 - Fraction(spec.grid_terminal)) / Fraction(edges[-2])
+        edges = [*(float(Fraction(t) * stretch) for t in edges[:-1]), edges[-1]]
     return torch.tensor(edges, dtype=torch.float64).to(device=device, dtype=dtype)
+
+
+def _declared(num_steps: int, spec: FlowSpec) -> tuple[float, ...]:
+    edges = spec.grid_edges or ()
+    if len(edges) != num_steps + 1:
+        raise NotInformative(f"the subject declares {max(len(edges) - 1, 0)} steps, and {num_steps} are asked about")
+    return edges
 
 
 def _uniform_edge(q: Fraction, rest: Fraction) -> float:
@@ -113,7 +133,7 @@ def evaluation_times(edges: Float[Tensor, "E"], spec: FlowSpec) -> Float[Tensor,
     """Flow times at which the network is evaluated: one row a step, one column a stage, in the order of the calls.
 
     `euler`: `((a + b) / 2,)` or `(a,)`, as `spec.evaluation_point` says; explicit `midpoint`: `(a, (a + b) / 2)`;
-    `heun`: `(a, b)`, for a step from edge `a` to edge `b`. Keeps dtype and device of `edges`.
+    `heun`: `(a, b)`, for a step from edge `a` to edge `b`; other methods as `euler`. Keeps dtype and device of `edges`.
 
     Raises:
         DeclarationError: `edges` is not a floating 1-D tensor of at least two entries.
@@ -121,7 +141,7 @@ def evaluation_times(edges: Float[Tensor, "E"], spec: FlowSpec) -> Float[Tensor,
     check_edges(edges)
     start, end = edges[:-1], edges[1:]
     middle = (start + end) / 2
-    if spec.solver == "euler":
+    if spec.stages == 1:
         return (middle if spec.evaluation_point == "midpoint" else start)[:, None]
     return torch.stack((start, middle if spec.solver == "midpoint" else end), dim=1)
 
@@ -140,7 +160,9 @@ def edge_error_bound(num_steps: int, spec: FlowSpec, dtype: torch.dtype) -> Floa
     The usual way is the formula of `time_edges` evaluated operation by operation in `dtype`, or in a wider one and
     cast down at the end. `u = eps / 2` is the unit roundoff; terms of order `u^2` are dropped, and the constants
     are rounded up to cover them. The derivations stand at `_logit_normal_bound` and `_shifted_bound`; a uniform edge is
-    good to `5 u` (index, end, step, product, sum), also when computed as `1 - sigma`.
+    good to `5 u` (index, end, step, product, sum), also when computed as `1 - sigma`; so is a declared one, for which
+    those five are what its makers may have lost. A stretched grid multiplies by `(1 - terminal) / t`, with the errors
+    of both times and three roundings.
 
     The bound is about the exact edge. To compare with `time_edges` in float64, add the bound of float64.
 
@@ -150,6 +172,8 @@ def edge_error_bound(num_steps: int, spec: FlowSpec, dtype: torch.dtype) -> Floa
     if not dtype.is_floating_point:
         raise DeclarationError(f"edge_error_bound(dtype): expected a floating dtype; found {dtype}")
     unit = torch.finfo(dtype).eps / 2
+    if spec.grid == "declared":
+        return torch.full((num_steps + 1,), 5 * unit, dtype=torch.float64)
     q = torch.tensor([float(fraction) for fraction in _fractions(num_steps, spec)], dtype=torch.float64)
     if spec.grid == "logit_normal":
         bound = _logit_normal_bound(q, spec, unit)
@@ -157,6 +181,9 @@ def edge_error_bound(num_steps: int, spec: FlowSpec, dtype: torch.dtype) -> Floa
         bound = torch.full_like(q, 5 * unit)
     else:
         bound = _shifted_bound(q, spec, unit)
+    if spec.grid_terminal is not None and num_steps > 1:
+        unstretched = time_edges(num_steps, replace(spec, grid_terminal=None))
+        bound[:-1] = (1 - spec.grid_terminal) / unstretched[-2] * (bound[:-1] + bound[-2]) + 3 * unit
     return bound.clamp(max=1.0)
 
 
@@ -218,9 +245,12 @@ def _shifted_bound(q: Float[Tensor, "E"], spec: FlowSpec, unit: float) -> Float[
 
 
 def _fractions(num_steps: int, spec: FlowSpec) -> list[Fraction]:
-    """`linspace(clamp, 1 - clamp, K + 1)`, exactly."""
+    """`linspace(clamp, 1 - clamp, K + 1)`, or `1 - linspace(1, last, K)` and 1, exactly."""
     if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
         raise DeclarationError(f"num_steps: expected a positive integer; found {num_steps!r}")
+    if spec.grid_last_sigma is not None:
+        reach = (1 - Fraction(spec.grid_last_sigma)) / max(num_steps - 1, 1)
+        return [*(reach * k for k in range(num_steps)), Fraction(1)]
     clamp = Fraction(spec.grid_clamp)
     return [clamp + (1 - 2 * clamp) * Fraction(k, num_steps) for k in range(num_steps + 1)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fmcheck.errors import DeclarationError
 from fmcheck.spec import FlowSpec
 
-__all__ = ["Coefficients", "combine", "combine_formula", "effective_coefficients"]
+__all__ = ["Coefficients", "combine", "combine_formula", "effective_coefficients", "rescaling"]
 
 
 def combine(
@@ -42,6 +42,30 @@ def combine_formula(
     if spec.guidance_formula == "cond_plus":
         return combine(v_cond, v_uncond, scale)
     return v_uncond + scale * (v_cond - v_uncond)
+
+
+def rescaling(
+    cond: Float[Tensor, "B *rest"], uncond: Float[Tensor, "B *rest"], weight: float, spec: FlowSpec
+) -> Float[Tensor, "..."]:
+    """The factor by which a code base scales its combined prediction `p = (1 + w) c - w u`, shaped to multiply it.
+
+    `guidance_rescale`: `phi std(c) / std(p) + 1 - phi`, a row at a time (arXiv 2305.08891, eq. 15 and 16);
+    `guidance_norm`: `|c| / |p|`, over a row or the last axis. 1 where `p` is zero. In the dtype of `cond`.
+
+    Raises:
+        DeclarationError: the predictions differ in shape.
+    """
+    combined = combine(cond, uncond, weight)
+    factor = cond.new_ones(len(cond), *(1,) * (cond.dim() - 1))
+    axes = tuple(range(1, cond.dim()))
+    if spec.guidance_rescale:
+        share = cond.std(dim=axes, keepdim=True) / combined.std(dim=axes, keepdim=True)
+        factor = factor * (spec.guidance_rescale * share + 1 - spec.guidance_rescale)
+    if spec.guidance_norm != "none":
+        over = axes if spec.guidance_norm == "row" else (-1,)
+        norms = [torch.linalg.vector_norm(part, dim=over, keepdim=True) for part in (cond, combined)]
+        factor = factor * (norms[0] / norms[1])
+    return factor.where(factor.isfinite(), torch.ones_like(factor))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def noise_copied_to_all_rows(subject: Subject) -> Subject:
 def noise_in_latent_units(subject: Subject) -> Subject:
     """Sampling multiplies the noise by the latent scale, as if it were a latent."""
     scale = subject.spec.latent_scale
+    assert isinstance(scale, float)
     return with_noise_start(
         subject,
         "noise_in_latent_units",

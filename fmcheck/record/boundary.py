@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fmcheck.errors import DeclarationError, did_you_mean
 from fmcheck.record.attach import Place, find
 from fmcheck.record.model_state import walk
-from fmcheck.record.points import Arguments, Parameters
+from fmcheck.record.points import Arguments, Parameters, stacked
 from fmcheck.subject import ENTRIES, ROLES, Point
 from fmcheck.tensors import Mismatch, Scope
 
@@ -70,7 +70,7 @@ def inputs_of(role: str, point: Point, arguments: Arguments) -> dict[str, Any]:
     """The values of a call by the names of its role; by parameter name where the role has none of its own."""
     if not ROLES[role]:
         return arguments.by_name()
-    return {name: arguments.get(selector) for name, selector in point.arguments.items()}
+    return {name: stacked(arguments.get(selector)) for name, selector in point.arguments.items()}
 
 
 def boundaries(model: Any, points: Mapping[str, Point]) -> list[Boundary]:

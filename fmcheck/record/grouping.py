@@ -1,5 +1,6 @@
 """Network calls put together to evaluations of the velocity field, whatever halves, parts and order they came in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative
-from fmcheck.flow import as_velocity, from_argument
+from fmcheck.flow import as_velocity, from_argument, rescaling
 from fmcheck.record.trace import Call
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import describe, joined
@@ -58,14 +59,25 @@ class Grouping:
     """Puts network calls together to evaluations with B conditional rows and, when made, B unconditional ones.
 
     `both` says whether both branches are evaluated. At the neutral scale a loop may evaluate one or both; the number
-    of rows tells which, given how many `evaluations` the case asks for.
+    of rows tells which, given how many `evaluations` the case asks for. `weight_at` is the guidance weight at a flow
+    time; where the spec declares that the combined prediction is scaled, both velocities are scaled like it, so that
+    the state moves along `(1 + w) v_cond - w v_uncond` all the same.
 
     Raises:
         NotInformative: a call was given no state with rows.
     """
 
-    def __init__(self, spec: FlowSpec, calls: list[Call], batch: int, *, guided: bool, evaluations: int) -> None:
-        self.spec, self.batch = spec, batch
+    def __init__(
+        self,
+        spec: FlowSpec,
+        calls: list[Call],
+        batch: int,
+        *,
+        guided: bool,
+        evaluations: int,
+        weight_at: Callable[[float], float],
+    ) -> None:
+        self.spec, self.batch, self._weight_at = spec, batch, weight_at
         self._calls = calls
         self._separate = spec.guidance_layout.startswith("separate")
         rows = sum(len(_state_of(call)) for call in calls)
@@ -123,9 +135,13 @@ class Grouping:
             alike = len(calls) % parts == 0 and times == times[:size] * parts and len(set(times)) > 1
             if alike and self.batch % parts == 0:
                 starts = range(0, len(calls), size)
-                rows, spec = self.batch // parts, self.spec
-                return [Grouping(spec, calls[i : i + size], rows, guided=self.both, evaluations=size) for i in starts]
+                return [self._of(calls[i : i + size], self.batch // parts) for i in starts]
         return []
+
+    def _of(self, calls: list[Call], batch: int) -> "Grouping":
+        """The same reading of some of the calls."""
+        known = self.spec, calls, batch
+        return Grouping(*known, guided=self.both, evaluations=len(calls), weight_at=self._weight_at)
 
     def _unreadable(self, call: Call) -> str:
         rows = len(_state_of(call))
@@ -184,21 +200,28 @@ class Grouping:
     def _evaluation(self, cond: list[_Rows], uncond: list[_Rows]) -> Evaluation:
         x_cond = joined([rows.x for rows in cond])
         x_uncond = joined([rows.x for rows in uncond]) if uncond else None
+        c, u = _output(cond), _output(uncond) if uncond else None
+        if u is not None and self.spec.rescales and u.shape == c.shape:
+            factor = rescaling(c, u, self._weight_at(float(cond[0].time[0])), self.spec)
+            c, u = factor * c, factor * u
         return Evaluation(
             calls=sorted({rows.call.number for rows in cond + uncond}),
             time_rows=torch.cat([rows.time for rows in cond + uncond]),
             x_cond=x_cond,
             x_uncond=x_uncond,
-            v_cond=self._velocity(cond, x_cond),
-            v_uncond=self._velocity(uncond, x_uncond) if x_uncond is not None else None,
+            v_cond=self._velocity(cond, x_cond, c),
+            v_uncond=None if x_uncond is None or u is None else self._velocity(uncond, x_uncond, u),
             velocity_dtype=cond[0].output.dtype,
             time_dtype=_float_dtype(cond[0].call.inputs["time"]),
         )
 
-    def _velocity(self, rows: list[_Rows], x: Tensor) -> Tensor:
-        output = joined([part.output for part in rows]).double()
+    def _velocity(self, rows: list[_Rows], x: Tensor, output: Tensor) -> Tensor:
         time = joined([part.time for part in rows]).to(output.device)
         return as_velocity(output, x.double(), time, self.spec)
+
+
+def _output(rows: list[_Rows]) -> Tensor:
+    return joined([part.output for part in rows]).double()
 
 
 def flow_times(value: Any, rows: int, spec: FlowSpec, name: str) -> Tensor:

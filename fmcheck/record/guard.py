@@ -16,8 +16,8 @@ from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview,
 from fmcheck.record.cause import Slip, likely_cause
 from fmcheck.record.points import Arguments, find_output
 from fmcheck.spec import FlowSpec
-from fmcheck.subject import ENTRIES, ROLES, Point, Subject, completed_points
-from fmcheck.tensors import Mismatch, Scope, annotations_for, checks_enabled, describe
+from fmcheck.subject import ENTRIES, ROLES, Point, Subject, annotations_of, completed_points
+from fmcheck.tensors import Mismatch, Scope, checks_enabled, describe
 from fmcheck.values import is_count
 
 __all__ = ["Guard", "wrap"]
@@ -77,11 +77,7 @@ def wrap(
             "wrap: names no observation point; give a Subject or dotted paths such as velocity='net'"
         )
     conventions = spec or (subject.spec if subject else None)
-    known = annotations_for(
-        {**(subject.annotations if subject else {}), **(annotations or {})},
-        text_starts_flow=conventions is None or conventions.initial_state == "text_latent",
-        scalar_time=conventions is not None and conventions.time_argument != "log_snr",
-    )
+    known = annotations_of(conventions, {**(subject.annotations if subject else {}), **(annotations or {})})
     return Guard(model, points, conventions, known)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
 
-__all__ = ["Arguments", "Parameters", "find_output", "replace_output"]
+__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "stacked"]
 
 MISSING = object()
 
@@ -110,7 +111,8 @@ class Arguments:
         """
         slot = self._slot(selector)
         if slot is not None:
-            getattr(self, slot[0])[slot[1]] = value
+            container, key = getattr(self, slot[0]), slot[1]
+            container[key] = _as_before(container[key], value)
         elif self.name_of(selector) in self._parameters.keywords:
             self.kwargs[str(self.name_of(selector))] = value
         else:
@@ -140,8 +142,22 @@ def find_output(returned: Any, selector: str | int | None) -> Tensor | None:
     """
     if isinstance(returned, Tensor):
         return returned
-    value = _pick(returned, selector) if selector is not None else next(_tensors(returned), (None, None))[1]
+    value = stacked(_pick(returned, selector)) if selector is not None else next(_tensors(returned), (None, None))[1]
     return value if isinstance(value, Tensor) else None
+
+
+def stacked(value: Any) -> Any:
+    """Rows that are handed over one by one, in a list of tensors of one shape, as one tensor; others as they are."""
+    if type(value) not in (list, tuple) or not value or not all(isinstance(row, Tensor) for row in value):
+        return value
+    alike = len({(row.shape, row.dtype, row.device) for row in value}) == 1 and value[0].dim() > 1
+    return torch.stack(tuple(value)) if alike else value
+
+
+def _as_before(before: Any, value: Any) -> Any:
+    """The value as the list of rows that it replaces, where it replaces one."""
+    rows = type(before) in (list, tuple) and isinstance(stacked(before), Tensor) and isinstance(value, Tensor)
+    return type(before)(value.unbind(0)) if rows else value
 
 
 def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) -> Any:
@@ -152,6 +168,9 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) ->
     """
     if isinstance(returned, Tensor):
         return tensor
+    rows = _pick(returned, selector) if selector is not None else None
+    if isinstance(stacked(rows), Tensor) and not isinstance(rows, Tensor):
+        return _with_rows(returned, selector, _as_before(rows, tensor))
     before = find_output(returned, selector)
     # The selector first: one tensor may be there twice.
     keys = [key for key, value in _tensors(returned) if value is before]
@@ -168,6 +187,13 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) ->
         raise DeclarationError(
             f"the output of an observed call ({kind.__name__}) cannot be changed: {error}"
         ) from error
+
+
+def _with_rows(returned: Any, selector: str | int | None, rows: Any) -> Any:
+    if isinstance(returned, tuple) and isinstance(selector, int):
+        values = [rows if i == selector else value for i, value in enumerate(returned)]
+        return type(returned)(*values) if hasattr(returned, "_fields") else type(returned)(values)
+    return _with_entry(copy.copy(returned), selector, rows)
 
 
 def _with_entry(container: Any, key: Any, tensor: Tensor) -> Any:

@@ -10,8 +10,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from fmcheck.errors import NotInformative, missing
-from fmcheck.flow import effective_coefficients, evaluation_times, time_edges
+from fmcheck.errors import DeclarationError, NotInformative, missing
+from fmcheck.flow import effective_coefficients, evaluation_times, pack, time_edges, to_state
 from fmcheck.flow.guidance import Coefficients
 from fmcheck.record.grouping import Evaluation, Grouping
 from fmcheck.record.memo import Memo
@@ -125,6 +125,16 @@ class Reading:
         self.weight = spec.guidance_weight(trace.case.guidance_scale)
         self.guided = self.weight != 0
 
+    def weight_at(self, time: float) -> float:
+        """The guidance weight at a flow time: that of the case inside of the declared interval, 0 outside."""
+        low, high = self.spec.guidance_interval
+        return self.weight if low <= time <= high else 0.0
+
+    @property
+    def guided_throughout(self) -> bool:
+        """Whether guidance acts at all times."""
+        return self.spec.guidance_interval[0] <= 0 and self.spec.guidance_interval[1] >= 1
+
     @cached_property
     def edges(self) -> Tensor:
         """Reference time edges `[K + 1]` in float64."""
@@ -146,7 +156,8 @@ class Reading:
         if not calls:
             raise NotInformative("the velocity network was never called")
         asked = self.case.num_steps * self.spec.stages
-        return Grouping(self.spec, calls, self.batch, guided=self.guided, evaluations=asked)
+        known = self.spec, calls, self.batch
+        return Grouping(*known, guided=self.guided, evaluations=asked, weight_at=self.weight_at)
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
@@ -192,6 +203,8 @@ class Reading:
     def final(self) -> Tensor | None:
         """The state that left the loop, read where it enters the autoencoder; None when that cannot be seen."""
         seen = self.terminal_input
+        if seen is not None and seen.shape != self.initial.shape and self.spec.token_patch is not None:
+            seen = _packed(seen, self.spec)
         if seen is None or seen.shape != self.initial.shape:
             return None
         return seen
@@ -225,10 +238,12 @@ class Reading:
 
     def _in_state_units(self, x: Tensor) -> Tensor:
         spec = self.spec
-        if not spec.unscale_before_decode or (spec.latent_scale, spec.latent_shift) == (1.0, 0.0):
+        if not spec.unscale_before_decode or (spec.latent_scale, spec.latent_shift) == (1.0, 0.0) or x.dim() < 2:
+            return x
+        if isinstance(spec.latent_scale, tuple) and x.shape[1] != len(spec.latent_scale):
             return x
         # Not cast back to the dtype of x: that would round once more than the loop did.
-        return (x.double() - spec.latent_shift) * spec.latent_scale
+        return to_state(x.double(), spec)
 
     @cached_property
     def unscaled_from(self) -> torch.dtype | None:
@@ -242,6 +257,10 @@ class Reading:
     @cached_property
     def moves(self) -> list[Move]:
         """Every change of the state between two places where it can be seen."""
+        if self.spec.solver in ("other", "stochastic"):
+            raise NotInformative(
+                f"the solver is declared as {self.spec.solver!r}, whose steps no formula here describes"
+            )
         moves: list[Move] = []
         for k, stages in enumerate(self.steps):
             following = self.steps[k + 1][0].x_cond if k + 1 < len(self.steps) else self.final
@@ -279,7 +298,8 @@ class Reading:
         def move(stage: int, end: Tensor, parts: tuple[Evaluation, ...], fraction: float, closing: bool) -> Move:
             ends = closing and last
             source = self.unscaled_from if ends else None
-            known = (self.spec, self.weight, self.initial_size, source)
+            weight = self.weight_at(parts[-1].time)
+            known = (self.spec, weight, self.initial_size, source)
             return Move(k, stage, first.x_cond, end, parts, fraction, closing, ends, *known)
 
         if len(stages) == 1:
@@ -290,6 +310,13 @@ class Reading:
             parts = (first, second) if self.spec.solver == "heun" else (second,)
             moves.append(move(1, following, parts, 1.0, True))
         return moves
+
+
+def _packed(latent: Tensor, spec: FlowSpec) -> Tensor | None:
+    try:
+        return pack(latent, spec)
+    except DeclarationError:
+        return None
 
 
 def _first_rows(parts: list[Tensor], batch: int) -> Tensor | None:

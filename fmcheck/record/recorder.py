@@ -57,6 +57,11 @@ class Observer:
         case = trace.case
         channels, h, w = subject.spec.latent_size(case.height, case.width)
         sizes = {"B": case.batch, "C": channels, "h": h, "w": w, "H": case.height, "W": case.width}
+        frames, cells = subject.spec.latent_frames, subject.spec.packed_size
+        if frames is not None:
+            sizes["F"] = frames
+        if subject.spec.token_patch is not None:
+            sizes |= {"T": (frames or 1) * h * w // cells, "E": channels * cells}
         self._scope = Scope({**sizes, "ch": subject.spec.image_channels})
         self._watch = RandomWatch({**generators, **device_generators(case.device)}, process=True)
         self._disturbances = disturbances

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative, missing
-from fmcheck.flow import from_argument
+from fmcheck.flow import from_argument, to_state
 from fmcheck.record.points import find_output
 from fmcheck.record.trace import Call, Trace
-from fmcheck.spec import FlowSpec
+from fmcheck.spec import FlowSpec, PerChannel
 
 __all__ = ["DataEnd", "LineFit", "TrainingReading"]
 
@@ -163,11 +163,12 @@ class TrainingReading:
             rows = _flat(outputs)
             if rows.shape != self.state.shape:
                 continue
+            scaled = _flat([to_state(output.double(), self.spec) for output in outputs])
             # What sample returns is in the decoder's units, so it cannot be the flow's end as it is.
             if role == "encode" or trivial:
                 found.append(DataEnd(f"the output of {role}", rows))
             if not trivial:
-                found.append(DataEnd(f"(output of {role} - {shift:g}) * {scale:g}", (rows - shift) * scale))
+                found.append(DataEnd(f"(output of {role} - {_shown(shift)}) * {_shown(scale)}", scaled))
         if not found:
             raise NotInformative("no output of the encode point has the shape of the state (see FM906)")
         return found
@@ -210,6 +211,10 @@ class TrainingReading:
         time = (offset * direction).sum(1) / direction.square().sum(1)
         residual = offset - time.unsqueeze(1) * direction
         return LineFit(end, time, direction.norm(dim=1), residual.norm(dim=1))
+
+
+def _shown(value: PerChannel) -> str:
+    return "its channel's number" if isinstance(value, tuple) else f"{value:g}"
 
 
 def _rows(value: object) -> int:

@@ -143,13 +143,13 @@ def weight_is_readable(run: Run, move: Move) -> bool:
     if not observed.determined or observed.dt == 0 or move.alike:
         return False
     # Where not even ignored guidance could be told from the right one, nothing is.
-    allowed = fit_errors(move).weight(observed.dt, run.reading.weight)
-    return allowed < abs(run.reading.weight) and bool((move.leftover <= fit_bound(move)).all())
+    allowed = fit_errors(move).weight(observed.dt, move.weight)
+    return allowed < (abs(move.weight) or 1.0) and bool((move.leftover <= fit_bound(move)).all())
 
 
 def weight_check(run: Run, move: Move) -> Check:
-    allowed = fit_errors(move).weight(move.coefficients.dt, run.reading.weight)
-    w, observed = run.reading.weight, move.coefficients.weight
+    allowed = fit_errors(move).weight(move.coefficients.dt, move.weight)
+    w, observed = move.weight, move.coefficients.weight
     return within(
         abs(observed - w),
         allowed,
@@ -182,7 +182,8 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     Fix: pass the scale and the indicator all the way down. Source: arXiv 2207.12598, section 3.2.
     """
     base = runs["base"]
-    require(base.reading.guided, "guidance is off in the native case; give the subject a guided one")
+    told = base.subject.spec.guidance_layout == "embedded"
+    require(told or base.reading.guided, "guidance is off in the native case; give the subject a guided one")
     evaluations = base.reading.evaluations
     require(any(bool(e.v_cond.any()) for e in evaluations), "every velocity is zero (zero-initialised output layer?)")
     for name, run in runs.items():
@@ -197,6 +198,10 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
             where="run base",
             diagnosis="the null indicator does not reach the network, or marks nothing",
         )
+    yield from _scales_matter(base, runs)
+
+
+def _scales_matter(base: Run, runs: Mapping[str, Run]) -> Iterator[Check]:
     for name in ("unguided", "other"):
         yield exact(
             not ends_alike(base, runs[name]),
@@ -208,13 +213,13 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
 
 def _both_evaluated(run: Run) -> Check:
     evaluations = run.reading.evaluations
-    alone = [k for k, e in enumerate(evaluations) if e.v_uncond is None]
+    alone = [k for k, e in enumerate(evaluations) if e.v_uncond is None and run.reading.weight_at(e.time)]
     return exact(
         not alone,
         f"guidance scale {run.case.guidance_scale:g} asked for, but no unconditional velocity was evaluated in "
         f"{len(alone)} of {len(evaluations)} evaluations (first in evaluation {alone[0] if alone else 0})",
         where=f"run {run.name}",
-        diagnosis="guidance acts in an interval of the steps, which no field of FlowSpec declares"
+        diagnosis="guidance acts in an interval of the steps; if that is meant, declare FlowSpec.guidance_interval"
         if len(alone) < len(evaluations)
         else None,
     )

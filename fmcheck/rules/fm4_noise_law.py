@@ -132,6 +132,7 @@ def _explain(noise: Tensor, spec: FlowSpec) -> str:
 
 
 def _known_factor(factor: float, spec: FlowSpec, error: float) -> str:
-    known = ((spec.latent_scale, "the latent scale"), (1 / spec.latent_scale, "one over the latent scale"))
+    scale = spec.latent_scale
+    known = () if isinstance(scale, tuple) else ((scale, "the latent scale"), (1 / scale, "one over the latent scale"))
     names = [name for value, name in known if value != 1 and abs(factor / abs(value) - 1) <= error]
     return f", the declared one times {names[0]}" if names else ""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from fmcheck.flow import channelwise, to_decoder
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.disturb import InjectedFault
 from fmcheck.record.reading import Move
@@ -116,9 +117,9 @@ def _others_have_their_lengths(run: Run) -> bool:
 
 def _wrong_units(right: Tensor, spec: FlowSpec, *, inline: bool) -> Iterator[tuple[Tensor, str]]:
     """The state in other units than its own, as it is recovered from what the decoder (or `sample`) was given."""
-    scale, shift = spec.latent_scale, spec.latent_shift
-    if (scale, shift) == (1.0, 0.0):
+    if (spec.latent_scale, spec.latent_shift) == (1.0, 0.0) or spec.token_patch is not None:
         return
+    scale, shift = channelwise(spec.latent_scale, right), channelwise(spec.latent_shift, right)
     if inline:
         yield right / scale + shift, "scale and shift are applied twice on the way to the decoder"
         yield (right - shift) * scale, "neither scale nor shift is applied on the way to the decoder"
@@ -229,20 +230,27 @@ def wrong_latent_scale(run: Run) -> Iterator[Check]:
     fed = given(reading.entered("decode"), "decode was not called with a tensor after the loop (see FM602)")
     require(fed.shape == state.shape, f"decode is given {describe(fed)} for a state {describe(state)}")
     require_finite(state, fed)
-    expected = state.double() / spec.latent_scale + spec.latent_shift
+    expected = to_decoder(state.double(), spec)
     dtype = coarser(state.dtype, fed.dtype)
     used, allowed = worst((fed.double() - expected).abs(), scale_bound(expected, spec, dtype))
     yield within(
         used,
         allowed,
-        f"the decoder's input is {used:.3g} away from state / {spec.latent_scale:g} + {spec.latent_shift:g}, "
-        f"rounding allows {allowed:.3g}",
+        f"the decoder's input is {used:.3g} away from {_formula(spec)}, rounding allows {allowed:.3g}",
         where="input of decode",
-        diagnosis=lambda: _explain_scale(fed.double(), state.double(), spec.latent_scale, spec.latent_shift),
+        diagnosis=lambda: _explain_scale(fed.double(), state.double(), spec),
     )
 
 
-def _explain_scale(fed: Tensor, state: Tensor, scale: float, shift: float) -> str | None:
+def _formula(spec: FlowSpec) -> str:
+    scale, shift = spec.latent_scale, spec.latent_shift
+    if isinstance(scale, tuple) or isinstance(shift, tuple):
+        return "state / latent_scale + latent_shift, channel by channel"
+    return f"state / {scale:g} + {shift:g}"
+
+
+def _explain_scale(fed: Tensor, state: Tensor, spec: FlowSpec) -> str | None:
+    scale, shift = channelwise(spec.latent_scale, state), channelwise(spec.latent_shift, state)
     once = state / scale + shift
     candidates = (
         (state, "neither scale nor shift is applied"),

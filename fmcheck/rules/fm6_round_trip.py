@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative
+from fmcheck.flow import to_decoder
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.disturb import Disturbance, change_input
 from fmcheck.record.training import TrainingReading
@@ -32,6 +33,8 @@ class _Repair(NamedTuple):
 def _repairs(spec: FlowSpec) -> list[_Repair]:
     """Nothing to repair, and one repair a known mistake; mistakes of one and the same repair are named once."""
     scale, shift = spec.latent_scale, spec.latent_shift
+    if isinstance(scale, tuple) or isinstance(shift, tuple):
+        raise NotInformative("scale and shift differ from channel to channel, for which no repairs are known")
     candidates = (
         _Repair(1.0, 0.0, ""),
         _Repair(scale, -shift * scale, "training leaves out scale and shift (or they are undone twice after the loop)"),
@@ -75,7 +78,7 @@ def _decoded_instead(plan: Plan, rows: Tensor) -> Disturbance:
     role = "sample" if "sample" in points else "decode"
     if role == "decode" and spec.unscale_before_decode:
         # What undoes the scale inline stands before the only place where a latent can be put in.
-        rows = rows / spec.latent_scale + spec.latent_shift
+        rows = to_decoder(rows, spec)
 
     def feed(inputs: dict[str, Any]) -> dict[str, Any]:
         x = inputs.get("x")

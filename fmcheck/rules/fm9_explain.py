@@ -108,6 +108,8 @@ def other_units(reading: TrainingReading) -> str | None:
 
 def _other_units(x1: Tensor, spec: FlowSpec) -> Iterator[tuple[Tensor, str]]:
     scale, shift = spec.latent_scale, spec.latent_shift
+    if isinstance(scale, tuple) or isinstance(shift, tuple):
+        return  # the rows are flat, and their channels cannot be told apart
     for other, formula in (
         (x1 / scale + shift, "x1 / scale + shift"),
         (x1 * scale, "x1 * scale, without the shift"),

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fmcheck.flow import channelwise, to_decoder
 from fmcheck.spec import FlowSpec
 from fmcheck.tolerance.units import gamma
 
@@ -20,12 +21,21 @@ def scale_bound(latent: Tensor, spec: FlowSpec, dtype: torch.dtype = torch.float
     Scale and shift rounded to the dtype, one division (or a product with a rounded reciprocal: two more roundings) and
     one sum, each relative to `|latent| + |shift|`, and one more where the sum is cast to the dtype.
     """
-    return gamma(6, dtype) * (latent.abs() + abs(spec.latent_shift))
+    return gamma(6, dtype) * (latent.abs() + abs(channelwise(spec.latent_shift, latent)))
 
 
 def unscale_bound(state: Tensor, spec: FlowSpec, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Elementwise bound on a state recovered from `state / scale + shift`: `scale_bound`, times the scale."""
-    return abs(spec.latent_scale) * scale_bound(state / spec.latent_scale + spec.latent_shift, spec, dtype)
+    """Elementwise bound on a state recovered from `state / scale + shift`: `scale_bound`, times the scale.
+
+    Where packed tokens mix channels of different scales, the largest of them takes the place of all.
+    """
+    if spec.token_patch is not None:
+        scales, shifts = (
+            value if isinstance(value, tuple) else (value,) for value in (spec.latent_scale, spec.latent_shift)
+        )
+        largest, least = max(map(abs, scales)), min(map(abs, scales))
+        return largest * gamma(6, dtype) * (state.abs() / least + 2 * max(map(abs, shifts)))
+    return abs(channelwise(spec.latent_scale, state)) * scale_bound(to_decoder(state, spec), spec, dtype)
 
 
 def image_bound(image: Tensor, spec: FlowSpec, dtype: torch.dtype) -> Tensor:

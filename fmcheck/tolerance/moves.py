@@ -16,6 +16,11 @@ from fmcheck.tolerance.units import coarser, unit_roundoff
 __all__ = ["FitErrors", "fit_bound", "fit_errors", "move_bound", "short_bound", "sums_show_digits"]
 
 
+# Two norms (or deviations) of the elements of a row, summed in trees of some ten levels each, their quotient, the share
+# of it that is used, and the product.
+_RESCALED = 32
+
+
 def move_bound(move: Move, cond: float, uncond: float) -> Tensor:
     """Elementwise bound on `|end - (start + fraction (cond c + uncond u))|` of a correctly computed move.
 
@@ -56,21 +61,23 @@ def _combined_in_float32(move: Move) -> bool:
 def _velocity_bound(move: Move) -> Tensor:
     """Elementwise bound on the error of `dt v`, for coefficients `dt (1 + w)` and `-dt w` of size up to 1.
 
-    `(1 + w) c - w u`, `c + w (c - u)` and `u + (1 + w) (c - u)` all keep within four roundings of
-    `max(|1 + w|, |w|) (|c| + |u|)`: the weight, `1 + w` or `c - u`, a product, a sum. An average of two evaluations
-    costs one more, `dt` rounded to the dtype and the product with it two: seven, of the mean of the absolute values,
-    since the average itself may cancel. Underflow adds at most half the smallest number of the dtype an operation.
+    `(1 + w) c - w u`, `c + w (c - u)` and `u + (1 + w) (c - u)` all keep within four roundings of `max(|1 + w|, |w|)
+    (|c| + |u|)`: the weight, `1 + w` or `c - u`, a product, a sum. An average of two evaluations costs one more, `dt`
+    rounded to the dtype and the product with it two: seven, of the mean of the absolute values, since the average
+    itself may cancel. A rescaled prediction costs `_RESCALED` more. Underflow adds at most half the smallest number of
+    the dtype an operation.
     """
     dtype = coarser(*(part.velocity_dtype for part in move.parts))
+    ops = 7 + (_RESCALED if move.spec.rescales else 0)
     underflow = 7 * torch.finfo(dtype).smallest_normal * unit_roundoff(dtype)
     if len(move.parts) == 1 and move.spec.prediction in ("velocity", "reverse_velocity"):
-        return move.sizes.mul_(7 * _coarse(move)).add_(underflow)
+        return move.sizes.mul_(ops * _coarse(move)).add_(underflow)
     shares = [_branch_bound(part, part.x_cond, part.v_cond, move) for part in move.parts]
     for part in move.parts:
         if part.x_uncond is not None and part.v_uncond is not None:
             shares.append(_branch_bound(part, part.x_uncond, part.v_uncond, move))
     total = reduce(torch.add, shares)
-    return total / len(move.parts) + underflow
+    return total * (ops / 7) / len(move.parts) + underflow
 
 
 def _branch_bound(part: Evaluation, x: Tensor, v: Tensor, move: Move) -> Tensor:

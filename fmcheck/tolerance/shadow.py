@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmcheck.errors import NotInformative
 from fmcheck.flow import combine
 from fmcheck.flow.exact import ExactField
 from fmcheck.record.reading import Reading
@@ -53,6 +54,12 @@ def shadow(field: ExactField, reading: Reading) -> Shadow:
     Raises:
         NotInformative: the calls cannot be read as evaluations of the declared flow.
     """
+    if reading.spec.solver in ("other", "stochastic"):
+        raise NotInformative(
+            f"the solver is declared as {reading.spec.solver!r}, whose steps no formula here describes"
+        )
+    if reading.guided and reading.spec.rescales:
+        raise NotInformative("the combined prediction is rescaled, by a factor that bends every known field")
     return _Integration(field, reading).run()
 
 
@@ -93,7 +100,8 @@ class _Integration:
 
     def _velocity(self, k: int, stage: int, x: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         """The guided velocity at a state, and the bound on its error."""
-        t, weight = self.times[k, stage], self.reading.weight
+        t = self.times[k, stage]
+        weight = self.reading.weight_at(float(t))
         branches = (False,) if weight == 0 else (False, True)
         flags = [torch.full((len(x),), uncond) for uncond in branches]
         v = [self.field.velocity(x, t, flag) for flag in flags]
