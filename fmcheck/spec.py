@@ -7,7 +7,7 @@ assumes a convention: it reads it from the spec of the subject.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeGuard, get_args, get_origin
 
 from fmcheck.errors import DeclarationError, did_you_mean, only_keys
 from fmcheck.values import is_count, is_finite_number, is_range
@@ -65,6 +65,10 @@ _TUPLES = (
 )
 
 
+def _are_numbers(value: object) -> TypeGuard[tuple[float, ...]]:
+    return isinstance(value, tuple) and all(is_finite_number(number) for number in value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FlowSpec:
     """The conventions of a flow-matching pipeline. Flow time `t` runs from 0 (source) to 1 (data).
@@ -116,7 +120,8 @@ class FlowSpec:
         token_patch: side p of the squares of latent cells that are packed to tokens, when the state is a sequence
             `[B, (frames) (h/p) (w/p), C p p]`; 1 for tokens of one cell.
         token_order: order of the numbers in a token: `(C, p, p)` or `(p, p, C)`.
-        size_multiple: heights and widths must be multiples of this (default: `downsampling`).
+        size_multiple: heights and widths must be multiples of this (default: `downsampling`, times
+            `token_patch`).
         latent_scale, latent_shift: the decoder is fed `state / latent_scale + latent_shift`; one number, or one a
             latent channel.
         posterior: whether encoding takes the `mode` of the encoder's posterior (the same latent every time) or draws a
@@ -231,28 +236,30 @@ class FlowSpec:
         for name in ("latent_scale", "latent_shift"):
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
-            legal = all(is_finite_number(number) for number in numbers)
-            need(name, legal and len(numbers) in (1, self.latent_channels), "a finite number, or one a latent channel")
+            need(
+                name,
+                _are_numbers(numbers) and len(numbers) in (1, self.latent_channels),
+                "a finite number, or one a latent channel",
+            )
             need(name, name != "latent_scale" or 0 not in numbers, "numbers other than 0")
         for name in ("latent_frames", "token_patch", "grid_token_patch"):
             need(name, getattr(self, name) is None or is_count(getattr(self, name)), "a positive integer")
         packed = self.downsampling * (self.token_patch or 1)
-        need(
-            "token_patch", self.multiple % packed == 0, f"one whose tokens fit: size_multiple = {packed} or a multiple"
-        )
+        need("token_patch", self.multiple % packed == 0, f"tokens that fit: size_multiple {packed} or a multiple")
 
     def _check_grid(self) -> None:
-        need, by_tokens = self._need, self.grid_shift_by_tokens
-        finite = by_tokens is not None and len(by_tokens) == 4 and all(is_finite_number(n) for n in by_tokens)
-        need("grid_shift_by_tokens", by_tokens is None or finite, "four numbers (n_a, log_shift_a, n_b, log_shift_b)")
-        need("grid_shift_by_tokens", by_tokens is None or by_tokens[0] != by_tokens[2], "two numbers of tokens")
+        need, by_tokens, edges = self._need, self.grid_shift_by_tokens, self.grid_edges
+        if by_tokens is not None:
+            four = "four numbers (n_a, log_shift_a, n_b, log_shift_b), for two numbers of tokens"
+            need("grid_shift_by_tokens", _are_numbers(by_tokens) and len(by_tokens) == 4, four)
+            need("grid_shift_by_tokens", by_tokens[0] != by_tokens[2], four)
+            need("grid_shift_by_tokens", self.grid == "shifted", "none on this grid")
         for name in ("grid_last_sigma", "grid_terminal"):
             value = getattr(self, name)
             need(name, value is None or (is_finite_number(value) and 0 < value < 1), "a noise level in (0, 1)")
             need(name, value is None or self.grid in ("uniform", "shifted"), "none on this grid")
-        edges = self.grid_edges
-        rising = edges is None or (len(edges) > 1 and all(is_finite_number(edge) for edge in edges))
-        need("grid_edges", rising, "at least two finite flow times")
+        if edges is not None:
+            need("grid_edges", _are_numbers(edges) and len(edges) > 1, "at least two finite flow times")
 
     def _check_time(self) -> None:
         for name in ("time_offset", "time_slope", "guidance_from"):
@@ -288,7 +295,7 @@ class FlowSpec:
     @property
     def multiple(self) -> int:
         """Heights and widths must be multiples of this many pixels."""
-        return self.size_multiple or self.downsampling
+        return self.size_multiple or self.downsampling * (self.token_patch or 1)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int, int]:
         """`(C, h, w)` of the latent of an image of `height` x `width` pixels."""

@@ -25,10 +25,23 @@ RANGES = st.tuples(NUMBER, NUMBER).filter(lambda pair: pair[0] < pair[1])
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """Valid fields, any subset of them."""
-    down = draw(st.integers(1, 64))
+    down, patch = draw(st.integers(1, 64)), draw(st.none() | st.integers(1, 4))
+    channels = draw(st.integers(1, 64))
+    levels = draw(st.sampled_from([None, 0.001, 0.5]))
     table: dict[str, Any] = {name: draw(st.sampled_from(choices)) for name, choices in CHOICES.items()}
     table |= {name: draw(st.booleans()) for name in FLAGS}
+    if table["grid"] not in ("uniform", "shifted"):
+        levels = None
     table |= {
+        "guidance_rescale": draw(st.floats(0, 1)),
+        "guidance_interval": draw(RANGES),
+        "grid_shift_by_tokens": (256.0, 0.5, 4096.0, 1.15) if table["grid"] == "shifted" and levels else None,
+        "grid_token_patch": draw(st.none() | st.integers(1, 4)),
+        "grid_last_sigma": levels,
+        "grid_terminal": levels,
+        "grid_edges": draw(st.none() | st.just((0.0, 0.25, 1.0))),
+        "latent_frames": draw(st.none() | st.integers(1, 8)),
+        "token_patch": patch,
         "time_offset": draw(st.none() | NUMBER),
         "time_slope": draw(st.none() | NUMBER.filter(bool)),
         "guidance_from": draw(st.none() | NUMBER),
@@ -38,18 +51,18 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
         "grid_shift": draw(POSITIVE),
         "sigma_min": draw(st.floats(0, 0.999)),
         "noise_scale": draw(POSITIVE),
-        "latent_channels": draw(st.integers(1, 64)),
+        "latent_channels": channels,
         "downsampling": down,
-        "size_multiple": draw(st.none() | st.integers(1, 8).map(lambda n: n * down)),
-        "latent_scale": draw(NUMBER.filter(bool)),
-        "latent_shift": draw(NUMBER),
+        "size_multiple": draw(st.none() | st.integers(1, 8).map(lambda n: n * down * (patch or 1))),
+        "latent_scale": draw(NUMBER.filter(bool) | st.tuples(*[NUMBER.filter(bool)] * channels)),
+        "latent_shift": draw(NUMBER | st.tuples(*[NUMBER] * channels)),
         "image_channels": draw(st.integers(1, 8)),
         "image_range": draw(RANGES),
         "decode_range": draw(st.none() | RANGES),
         "null_probability": draw(st.floats(0, 0.999)),
     }
     assert table.keys() == set(NAMES), "a new field needs a strategy"
-    kept = draw(st.sets(st.sampled_from(sorted(table)))) | {"downsampling"}
+    kept = draw(st.sets(st.sampled_from(sorted(table)))) | {"downsampling", "latent_channels", "grid", "token_patch"}
     return {name: value for name, value in table.items() if name in kept}
 
 
@@ -113,11 +126,14 @@ def _refusal(name: str, value: Any) -> str | None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"solver": "eular"}, "expected one of euler, midpoint, heun; found 'eular'; did you mean 'euler'?"),
-        ({"grid": 3}, "expected one of logit_normal, uniform, shifted; found 3"),
+        (
+            {"solver": "eular"},
+            "expected one of euler, midpoint, heun, other, stochastic; found 'eular'; did you mean 'euler'?",
+        ),
+        ({"grid": 3}, "expected one of logit_normal, uniform, shifted, declared; found 3"),
         ({"null_means_unconditional": 1}, "expected true or false; found 1"),
         ({"latent_channels": True}, "expected a positive integer; found True"),
-        ({"latent_scale": 0}, "expected a number other than 0; found 0"),
+        ({"latent_scale": 0}, "expected numbers other than 0; found 0"),
         ({"grid_std": -1.0}, "expected a number above 0; found -1.0"),
         ({"grid_clamp": 0.5}, "expected a number in [0, 0.5); found 0.5"),
         ({"sigma_min": 1}, "expected a number in [0, 1); found 1"),
@@ -164,3 +180,48 @@ def test_guidance_weights() -> None:
     off_below = FlowSpec(guidance_formula="uncond_plus", guidance_from=1.0)
     assert (off_below.guidance_weight(0.5), off_below.guidance_weight(1.5)) == (0, 0.5)
     assert FlowSpec(guidance_formula="uncond_plus").guidance_weight(0.5) == -0.5
+
+
+def test_tokens_make_the_size_multiple():
+    spec = FlowSpec(downsampling=8, latent_channels=16, token_patch=2)
+    assert (spec.multiple, spec.packed_size) == (16, 4)
+    with pytest.raises(DeclarationError, match=r"token_patch: expected .*fit: size_multiple 16"):
+        FlowSpec(downsampling=8, token_patch=2, size_multiple=8)
+
+
+def test_noise_is_another_word_for_the_source_end():
+    assert FlowSpec(prediction="noise") == FlowSpec(prediction="x0")
+
+
+def test_an_embedded_scale_leaves_one_branch():
+    assert FlowSpec(guidance_layout="embedded").guidance_weight(3.5) == 0
+
+
+def test_the_shift_grows_with_the_image():
+    """Flux: log shift 0.5 at 256 tokens and 1.15 at 4,096, so exp(1.15) at 1024 x 1024 and exp(0.5) at 256 x 256."""
+    spec = FlowSpec(
+        grid="shifted", grid_shift_by_tokens=(256, 0.5, 4096, 1.15), downsampling=8, latent_channels=16, token_patch=2
+    )
+    assert spec.at(1024, 1024).grid_shift == pytest.approx(math.exp(1.15), rel=1e-15)
+    assert spec.at(256, 256).grid_shift == pytest.approx(math.exp(0.5), rel=1e-15)
+    assert spec.at(256, 256).grid_shift_by_tokens is None
+    linear = FlowSpec(grid="shifted", grid_shift_law="linear", grid_shift_by_tokens=(0, 1, 64, 3), downsampling=8)
+    assert linear.at(64, 32).grid_shift == 2.0
+    assert FlowSpec().at(64, 64) == FlowSpec()
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"latent_channels": 4, "latent_scale": (1.0, 2.0)}, "latent_scale: expected a finite number, or one a latent"),
+        ({"latent_channels": 2, "latent_scale": (1.0, 0.0)}, "latent_scale: expected numbers other than 0"),
+        ({"grid_last_sigma": 0.001}, "grid_last_sigma: expected none on this grid"),
+        ({"grid": "uniform", "grid_terminal": 1.5}, r"grid_terminal: expected a noise level in \(0, 1\)"),
+        ({"grid_shift_by_tokens": (1.0, 2.0)}, "grid_shift_by_tokens: expected four numbers"),
+        ({"guidance_interval": (0.7, 0.2)}, "guidance_interval: expected a pair"),
+        ({"guidance_rescale": 2.0}, "guidance_rescale: expected a share"),
+    ],
+)
+def test_conventions_that_make_no_sense_are_named(fields, named):
+    with pytest.raises(DeclarationError, match=named):
+        FlowSpec(**fields)

@@ -1,5 +1,7 @@
 """The time grid against 50-digit arithmetic, published numbers and its own symmetries."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, ndtri
 
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.flow import edge_error_bound, evaluation_times, time_edges
 from fmcheck.spec import FlowSpec
 
@@ -175,3 +177,40 @@ def test_grid_dtypes_must_be_floating():
 def test_edges_must_be_a_floating_vector(edges):
     with pytest.raises(DeclarationError, match="edges: expected a floating 1-D tensor"):
         evaluation_times(edges, FlowSpec())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 28])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_levels_down_to_a_last_one_and_then_zero(steps, shift):
+    """As schedulers write it: `linspace(1, last, K)`, shifted, and 0 behind them."""
+    sigmas = np.linspace(1, 0.001, steps)
+    expected = 1 - np.append(shift * sigmas / (1 + (shift - 1) * sigmas), 0)
+    found = time_edges(steps, FlowSpec(grid="shifted", grid_shift=shift, grid_last_sigma=0.001))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 28])
+def test_a_terminal_level_is_where_the_last_evaluation_is(steps):
+    spec = FlowSpec(grid="shifted", grid_shift=math.exp(1.2), grid_terminal=0.1)
+    found = time_edges(steps, spec)
+    plain = time_edges(steps, FlowSpec(grid="shifted", grid_shift=math.exp(1.2)))
+    assert float(found[-2]) == pytest.approx(0.9, abs=1e-15)
+    assert float(found[-1]) == 1
+    np.testing.assert_allclose((found[:-1] / found[-2]).numpy(), (plain[:-1] / plain[-2]).numpy(), atol=1e-15)
+
+
+def test_one_step_has_nothing_to_stretch():
+    assert time_edges(1, FlowSpec(grid="uniform", grid_terminal=0.1)).tolist() == [0, 1]
+
+
+def test_a_declared_grid_is_what_it_says_and_no_other():
+    spec = FlowSpec(grid="declared").at(64, 64, [0, 0.25, 1])
+    assert time_edges(2, spec).tolist() == [0, 0.25, 1]
+    with pytest.raises(NotInformative, match="declares 2 steps, and 3 are asked about"):
+        time_edges(3, spec)
+
+
+def test_a_grid_that_depends_on_the_size_needs_one():
+    spec = FlowSpec(grid="shifted", grid_shift_by_tokens=(256, 0.5, 4096, 1.15))
+    with pytest.raises(NotInformative, match="depends on the size"):
+        time_edges(4, spec)

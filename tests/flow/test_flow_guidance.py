@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmcheck.errors import DeclarationError
-from fmcheck.flow import Coefficients, combine, combine_formula, effective_coefficients
+from fmcheck.flow import Coefficients, combine, combine_formula, effective_coefficients, rescaling
 from fmcheck.spec import FlowSpec
 
 EPS = torch.finfo(torch.float64).eps
@@ -222,3 +222,30 @@ def test_velocities_that_require_grad_are_read():
 
 def test_weight_of_plain_numbers():
     assert Coefficients(cond=0.4, uncond=-0.3, condition=1.0).weight == pytest.approx(3)
+
+
+@pytest.mark.parametrize("phi", [0.7, 1.0])
+def test_rescaled_guidance_has_the_mixed_deviation_of_each_row(phi):
+    """arXiv 2305.08891: at `phi = 1` the combined prediction gets the deviation of the conditional one."""
+    cond, uncond = pair()
+    combined = combine(cond, uncond, 5.0)
+    factor = rescaling(cond, uncond, 5.0, FlowSpec(guidance_rescale=phi))
+    for row in range(len(cond)):
+        share = np.std(cond[row].numpy()) / np.std(combined[row].numpy())
+        assert float(factor[row].flatten()) == pytest.approx(phi * share + 1 - phi, rel=1e-13)
+
+
+@pytest.mark.parametrize(("over", "axes"), [("row", (1, 2)), ("last_axis", (2,))])
+def test_normalised_guidance_keeps_the_norm_of_the_conditional_prediction(over, axes):
+    cond, uncond = pair(shape=(3, 4, 5), seed=1)
+    scaled = rescaling(cond, uncond, 5.0, FlowSpec(guidance_norm=over)) * combine(cond, uncond, 5.0)
+    np.testing.assert_allclose(
+        np.sqrt((scaled.numpy() ** 2).sum(axes)), np.sqrt((cond.numpy() ** 2).sum(axes)), rtol=1e-13
+    )
+
+
+def test_nothing_is_rescaled_where_nothing_is_declared_or_left():
+    cond, uncond = pair()
+    assert float(rescaling(cond, uncond, 2.0, FlowSpec()).max()) == 1
+    zero = torch.zeros_like(cond)
+    assert bool((rescaling(zero, zero, 2.0, FlowSpec(guidance_norm="row")) == 1).all())

@@ -30,6 +30,7 @@ def make_subject(generate: Callable[..., Any], **parts: Any) -> Subject:
 
 def run(model: Any, generate: Callable[..., Any], *, case: Case | None = None, **parts: Any) -> Trace:
     """Record one run of `generate(model, request)`; keywords of `record` and of the subject alike."""
+    parts.update({} if case is None else {"case": case})
     of_record = {k: parts.pop(k) for k in ("inputs", "disturbances", "disturb_rng", "kind", "images") if k in parts}
     subject = make_subject(generate, **parts)
     return record(model, subject, case or subject.case, **of_record)
