@@ -9,7 +9,7 @@ from torch import Tensor
 from fmcheck.plan import Run
 from fmcheck.record.trace import Call, Trace
 from fmcheck.rules.evidence import exact, require
-from fmcheck.rules.registry import Check, rule
+from fmcheck.rules.registry import Check, Severity, rule
 from fmcheck.subject import ENTRIES
 from fmcheck.tensors import all_finite, describe
 
@@ -140,8 +140,9 @@ def unasked_float64(run: Run) -> Iterator[Check]:
     embedding computes in float64. It is slow on every accelerator and an error on those without float64 (MPS).
 
     Checked: floating inputs and outputs of every observation point and the result; the first float64 tensor is
-    reported, what follows from it is not. A dtype that the declared annotation refuses is that tensor's own finding
-    (FM102 for the time). Float64 inside a component is not seen.
+    reported, what follows from it is not. A state that is float64 from the first evaluation on is a warning. A dtype
+    that the declared annotation refuses is that tensor's own finding (FM102 for the time). Float64 inside a component
+    is not seen.
 
     Fix: cast the grid once, where it is made: `torch.tensor(grid, dtype=torch.float32)`. Source: float64 in time
     embeddings, huggingface/diffusers issue 1056.
@@ -154,8 +155,15 @@ def unasked_float64(run: Run) -> Iterator[Check]:
             yield exact(True, "")
             continue
         message = f"{seen.label} is {describe(seen.tensor)}, and the case asks for {run.case.dtype}"
-        yield exact(False, message, diagnosis=_promotion(seen))
+        severity: Severity = "warning" if _on_purpose(run, seen) else "error"
+        yield exact(False, message, diagnosis=_promotion(seen), severity=severity)
         break
+
+
+def _on_purpose(run: Run, seen: _Crossing) -> bool:
+    """Whether it is a state that the loop holds in float64 from its first evaluation on: slow, and no slip."""
+    first = next(iter(run.trace.of("velocity")), None)
+    return first is not None and seen.call is first and seen.name == "x"
 
 
 def _promotion(seen: _Crossing) -> str | None:
