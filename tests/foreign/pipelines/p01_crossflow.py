@@ -1,9 +1,10 @@
 """A CrossFlow-like model: the flow starts at a latent made from the prompt, not at noise.
 
-Conventions: flow time t from 0 (text latent) to 1 (image latent); the network is told the log-SNR 4 - 8t and a boolean
-null indicator; doubled batch with the conditional half first, `(1 + w) c - w u`; logit-normal quantile grid, Euler steps
-evaluated in the middle of the step; path `(1 - (1 - s) t) x0 + t x1` with s = 1e-5. The decoder takes `state / 0.41 +
-0.15`. Images in [-1, 1], sides multiples of 8. Noise of the text latent comes from the caller's generator.
+Conventions: flow time t from 0 (text latent) to 1 (image latent); the network is told the log-SNR 4 - 8t and a
+boolean null indicator; doubled batch with the conditional half first, `(1 + w) c - w u`; logit-normal quantile grid,
+Euler steps evaluated in the middle of the step; path `(1 - (1 - s) t) x0 + t x1` with s = 1e-5. The decoder takes
+`state / 0.41 + 0.15`. Images in [-1, 1], sides multiples of 8. Noise of the text latent comes from the caller's
+generator.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """An SD3-like pipeline in the manner of diffusers: a pipeline object, a scheduler with `set_timesteps` and `step`.
 
-Conventions: the transformer is told timestep = 1000 sigma and predicts noise - data; sigmas are `linspace(1, 0.001, K)`
-shifted by 3, then 0; Euler at the left edge. Unconditional half first, `u + s (c - u)`, a guidance scale up to 1 is
-off; the unconditional text is the negative prompt ("" by default). vae: `latents / 1.5 + 0.06`, outside of it.
+Conventions: the transformer is told timestep = 1000 sigma and predicts noise - data; sigmas are `linspace(1, 0.001,
+K)` shifted by 3, then 0; Euler at the left edge. Unconditional half first, `u + s (c - u)`, a guidance scale up to 1
+is off; the unconditional text is the negative prompt ("" by default). vae: `latents / 1.5 + 0.06`, outside of it.
 Images (B, 3, H, W) in [-1, 1]. Latents are float32, the transformer may be lower. Sides: multiples of 8.
 """
 
@@ -31,7 +31,7 @@ class WordTokenizer:
     def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         ids = torch.zeros(len(prompts), self.max_length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            words = [1] + [2 + crc32(word.encode()) % 510 for word in prompt.split()][: self.max_length - 1]
+            words = [1, *[2 + crc32(word.encode()) % 510 for word in prompt.split()][: self.max_length - 1]]
             ids[row, : len(words)] = torch.tensor(words)
         return ids, (ids > 0).long()
 
@@ -57,7 +57,9 @@ class MiniMMDiT(nn.Module):
 
     def forward(self, hidden_states, timestep, encoder_hidden_states, pooled_projections, return_dict=True):
         angle = timestep.float()[:, None] / 1000 * torch.tensor([1.5, 3.0], device=timestep.device)
-        vec = self.time(torch.cat((angle.sin(), angle.cos()), 1).to(hidden_states.dtype)) + self.text(pooled_projections)
+        vec = self.time(torch.cat((angle.sin(), angle.cos()), 1).to(hidden_states.dtype)) + self.text(
+            pooled_projections
+        )
         x = self.embed(hidden_states) + vec[:, :, None, None]
         tokens = x.flatten(2).transpose(1, 2)
         weights = (self.attend(tokens) @ encoder_hidden_states.transpose(1, 2) / 6).softmax(-1)
@@ -125,7 +127,9 @@ class StableFlowPipeline:
         do_cfg = guidance_scale > 1
         embeds, pooled = self.encode_prompt(prompt)
         if do_cfg:
-            negative = [negative_prompt or ""] * len(prompt) if not isinstance(negative_prompt, list) else negative_prompt
+            negative = (
+                [negative_prompt or ""] * len(prompt) if not isinstance(negative_prompt, list) else negative_prompt
+            )
             neg_embeds, neg_pooled = self.encode_prompt(negative)
             embeds, pooled = torch.cat((neg_embeds, embeds)), torch.cat((neg_pooled, pooled))
         shape = (len(prompt), self.vae.config.latent_channels, height // 8, width // 8)

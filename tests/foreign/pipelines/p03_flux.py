@@ -1,11 +1,12 @@
 """A Flux-like model with distilled guidance, written as scripts of the original repository are: functions and a bag.
 
 Conventions: state is packed tokens `[B, (h/2)(w/2), C*2*2]`, channels before the two patch axes; the network is told
-sigma (a number a row), the guidance scale as an embedding (one branch, no unconditional one) and predicts noise - data.
-Sigmas: `linspace(1, 0, K + 1)`, log shift linear in the number of tokens between (16, 0.5) and (256, 1.15). Euler, left
-edge. `latent / 0.36 + 0.11` before `ae.decode`. Images [-1, 1]; sides must be multiples of 16.
+sigma (a number a row), the guidance scale as an embedding (one branch, no unconditional one) and predicts noise -
+data. Sigmas: `linspace(1, 0, K + 1)`, log shift linear in the number of tokens between (16, 0.5) and (256, 1.15).
+Euler, left edge. `latent / 0.36 + 0.11` before `ae.decode`. Images [-1, 1]; sides must be multiples of 16.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def generate(bag: Bag, prompts: list[str], width: int, height: int, num_steps: i
     ids = torch.stack((ys, xs), -1).reshape(1, -1, 2).to(img).expand(len(img), -1, -1)
     strength = torch.full((len(img),), float(guidance), device=img.device)
     schedule = get_schedule(num_steps, img.shape[1])
-    for now, then in zip(schedule[:-1], schedule[1:], strict=True):
+    for now, then in itertools.pairwise(schedule):
         told = torch.full((len(img),), now, device=img.device)
         pred = bag.flow(img=img.to(weight.dtype), img_ids=ids, txt=txt, timesteps=told, guidance=strength)
         img = img + (then - now) * pred.float()

@@ -1,10 +1,12 @@
 """A functional sampler: `sample_ode(velocity_fn, x, times)` integrates any callable; guidance is a `functools.partial`.
 
-Conventions: t from 0 (noise) to 1 (data), uniform edges, Heun (trapezoid) in every step, also the last one; the network
-is told t and predicts dx/dt. Two calls a stage, conditional first, `u + s (c - u)`; at s = 1 only the conditional one.
-The unconditional text is a learned embedding. The latent is the state itself (no scale, no shift). Images in [-1, 1].
+Conventions: t from 0 (noise) to 1 (data), uniform edges, Heun (trapezoid) in every step, also the last one; the
+network is told t and predicts dx/dt. Two calls a stage, conditional first, `u + s (c - u)`; at s = 1 only the
+conditional one. The unconditional text is a learned embedding. The latent is the state itself (no scale, no shift).
+Images in [-1, 1].
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +73,7 @@ def guided(field, cond: Tensor, uncond: Tensor, scale: float, z: Tensor, t: Tens
 
 def sample_ode(velocity_fn: Callable[[Tensor, Tensor], Tensor], z: Tensor, times: Tensor) -> Tensor:
     """Heun's method from times[0] to times[-1]."""
-    for t0, t1 in zip(times[:-1], times[1:], strict=True):
+    for t0, t1 in itertools.pairwise(times):
         k0 = velocity_fn(z, t0)
         k1 = velocity_fn(z + (t1 - t0) * k0, t1)
         z = z + (t1 - t0) * (k0 + k1) / 2

@@ -2,7 +2,8 @@
 
 Conventions: t from 0 (noise) to 1 (data), uniform; x_t = (1 - t) x0 + t x1; the network is told t and predicts x1, so
 that dx/dt = (x1 - x) / (1 - t); stages at t and t + dt/2, never at t = 1. One doubled call, conditional half first;
-guidance of the predictions `u + g (c - u)`. Decoder input is `state / 0.8 - 0.2`, done by `Painter.finish`. Images [-1, 1].
+guidance of the predictions `u + g (c - u)`. Decoder input is `state / 0.8 - 0.2`, done by `Painter.finish`. Images
+[-1, 1].
 """
 
 import torch

@@ -1,11 +1,13 @@
 """A noise-prediction model on a hand-made list of sigmas; the network returns a dict.
 
-Conventions: sigma from 1 (noise) to 0 (data), x = (1 - sigma) data + sigma noise; the network is told sigma and predicts
-the noise, so dx/dsigma = (noise - x) / (1 - sigma), which is singular at sigma = 1: every Euler step asks in its middle.
-Edges `sigma_k = 1 - (k/K)^1.5`. Unconditional call first, then the conditional one; `u + s (c - u)`, off at s = 1. The
-unconditional text is "". `decode_first_stage` divides by 0.13 itself. Images [-1, 1], sides multiples of 8.
+Conventions: sigma from 1 (noise) to 0 (data), x = (1 - sigma) data + sigma noise; the network is told sigma and
+predicts the noise, so dx/dsigma = (noise - x) / (1 - sigma), which is singular at sigma = 1: every Euler step asks in
+its middle. Edges `sigma_k = 1 - (k/K)^1.5`. Unconditional call first, then the conditional one; `u + s (c - u)`, off
+at s = 1. The unconditional text is "". `decode_first_stage` divides by 0.13 itself. Images [-1, 1], sides multiples
+of 8.
 """
 
+import itertools
 from typing import TypedDict
 
 import torch
@@ -24,7 +26,10 @@ class Embedder(nn.Module):
 
     def forward(self, batch: list[str]) -> Tensor:
         """A list of prompts to `[B, 20]`."""
-        pairs = [[256 + len(p) % 40] + [(a + 3 * b) % 256 for a, b in zip(p.encode(), p.encode()[1:], strict=False)] for p in batch]
+        pairs = [
+            [256 + len(p) % 40] + [(a + 3 * b) % 256 for a, b in zip(p.encode(), p.encode()[1:], strict=False)]
+            for p in batch
+        ]
         rows = [self.emb(torch.tensor([row], device=self.emb.weight.device)) for row in pairs]
         return torch.tanh(self.att(torch.cat(rows) / 2))
 
@@ -67,7 +72,7 @@ def run_sampler(model: NoiseModel, prompts: list[str], H: int, W: int, K: int, s
     uc = model.cond_stage([""] * len(prompts))
     z = torch.randn((len(prompts), 4, H // 8, W // 8), generator=generator, device=c.device)
     edges = sigma_edges(K)
-    for s0, s1 in zip(edges[:-1], edges[1:], strict=True):
+    for s0, s1 in itertools.pairwise(edges):
         middle = (s0 + s1) / 2
         sigma = torch.full((len(z),), middle, device=z.device)
         inp = z.to(c.dtype)
