@@ -52,6 +52,8 @@ class NoiseModel(nn.Module):
         super().__init__()
         self.cond_stage, self.eps_model = Embedder(), EpsNet()
         self.first_stage = nn.Sequential(nn.ConvTranspose2d(4, 3, 8, 8), nn.Hardtanh())
+        with torch.no_grad():  # latents come in ten times as wide as the state
+            self.first_stage[0].weight.mul_(0.3)
 
     def decode_first_stage(self, z: Tensor) -> Tensor:
         return self.first_stage(z / self.scale_factor)
