@@ -34,7 +34,10 @@ crossflow = Subject(
     generate=lambda model, r: model.text_to_image(
         **r.inputs, height=r.height, width=r.width, steps=r.num_steps, w=r.guidance_scale, generator=r.generator
     ),
-    **{"velocity": "backbone", "text": "text", "sample": "codec.to_latent", "decode": "codec.decode"},
+    velocity="backbone",
+    text="text",
+    sample="codec.to_latent",
+    decode="codec.decode",
     spec=FlowSpec(latent_channels=4, downsampling=8, sigma_min=1e-5, latent_scale=0.41, latent_shift=0.15),
 )
 crossflow = crossflow.but(
@@ -50,10 +53,14 @@ sd3 = Subject(
     build=lambda case: p02.load_pipeline(case.torch_dtype, case.device),
     generate=lambda m, r: m(r.prompts, r.height, r.width, r.num_steps, r.guidance_scale, generator=r.generator).images,
     velocity=Point("transformer", arguments={"x": "hidden_states", "time": "timestep", "null": None}),
-    **{"text": "text_encoder", "decode": "vae.decode"},
+    text="text_encoder",
+    decode="vae.decode",
     spec=replace(
         replace(UNCOND, prediction="reverse_velocity", time_argument="timestep", latent_scale=1.5, latent_shift=0.06),
-        **{"grid": "shifted", "grid_shift": 3.0, "grid_last_sigma": 0.001, "latent_channels": 8},
+        grid="shifted",
+        grid_shift=3.0,
+        grid_last_sigma=0.001,
+        latent_channels=8,
     ),
 )
 sd3 = sd3.but(
@@ -68,13 +75,18 @@ flux = Subject(
     build=lambda case: p03.load(device=case.device, dtype=case.torch_dtype),
     generate=lambda m, r: p03.generate(m, r.prompts, r.width, r.height, r.num_steps, r.guidance_scale, r.generator),
     velocity=Point("flow", arguments={"x": "img", "time": "timesteps", "null": None}),
-    **{"text": "t5", "decode": "ae.decode", "encode": "ae.encode"},
+    text="t5",
+    decode="ae.decode",
+    encode="ae.encode",
     spec=replace(
         replace(
             NOISE, time_argument="sigma", prediction="reverse_velocity", guidance_layout="embedded", grid="shifted"
         ),
-        **{"grid_shift_by_tokens": (16, 0.5, 256, 1.15), "size_multiple": 16, "token_patch": 2},
-        **{"latent_scale": 0.36, "latent_shift": 0.11},
+        grid_shift_by_tokens=(16, 0.5, 256, 1.15),
+        size_multiple=16,
+        token_patch=2,
+        latent_scale=0.36,
+        latent_shift=0.11,
     ),
 )
 flux = flux.but(case=SMALL, entry="tests.foreign.pipelines.p03_flux:generate")
@@ -86,7 +98,8 @@ functional = Subject(
         m, r.prompts, shape=(r.height, r.width), n_steps=r.num_steps, cfg=r.guidance_scale, seed_gen=r.generator
     ),
     velocity=Point("field", arguments={"null": None}),
-    **{"text": "prompt_net", "decode": Point("tests.foreign.pipelines.p04_functional:to_pixels", arguments={"x": 1})},
+    text="prompt_net",
+    decode=Point("tests.foreign.pipelines.p04_functional:to_pixels", arguments={"x": 1}),
     spec=replace(
         UNCOND, guidance_layout="separate", guidance_from=None, solver="heun", time_argument="t", latent_channels=6
     ),
@@ -106,10 +119,14 @@ data = Subject(
     tokenize=lambda m, prompts: dict(zip(("codes", "keep"), m.codes(prompts), strict=True)),
     generate=lambda m, r: m.paint(*r.inputs.values(), (r.height, r.width), r.num_steps, r.guidance_scale, r.generator),
     velocity=Point("net", arguments={"null": 3}),
-    **{"text": "text", "sample": "finish", "decode": "render"},
+    text="text",
+    sample="finish",
+    decode="render",
     spec=replace(
         replace(UNCOND, guidance_layout="cond_first", guidance_from=None, prediction="x1", solver="midpoint"),
-        **{"time_argument": "t", "latent_scale": 0.8, "latent_shift": -0.2},
+        time_argument="t",
+        latent_scale=0.8,
+        latent_shift=-0.2,
     ),
 )
 data = data.but(
@@ -132,8 +149,11 @@ noise = Subject(
     time_edges=lambda case: [(k / case.num_steps) ** 1.5 for k in range(case.num_steps + 1)],
     spec=replace(
         replace(UNCOND, guidance_layout="separate_uncond_first", guidance_from=None, time_argument="sigma"),
-        **{"prediction": "noise", "grid": "declared", "evaluation_point": "midpoint"},
-        **{"latent_scale": 0.13, "unscale_before_decode": False},
+        prediction="noise",
+        grid="declared",
+        evaluation_point="midpoint",
+        latent_scale=0.13,
+        unscale_before_decode=False,
     ),
 )
 noise = noise.but(
@@ -149,10 +169,14 @@ sampler_object = Subject(
     generate=lambda model, r: p07.Sampler(model, r.num_steps, r.guidance_scale)(
         **r.inputs, height=r.height, width=r.width, generator=r.generator
     ),
-    **{"velocity": "velocity", "text": "text_encoder", "decode": "ae.decode", "dtypes": ("bfloat16", "float32")},
+    velocity="velocity",
+    text="text_encoder",
+    decode="ae.decode",
+    dtypes=("bfloat16", "float32"),
     spec=replace(
         replace(UNCOND, evaluation_point="midpoint", time_argument="timestep", downsampling=16),
-        **{"latent_scale": 0.7, "latent_shift": 0.3},
+        latent_scale=0.7,
+        latent_shift=0.3,
     ),
 )
 sampler_object = sampler_object.but(
@@ -170,15 +194,23 @@ tokens = Subject(
     generate=lambda model, r: (
         model.imagine(
             **r.inputs,
-            **{"resolution": (r.height, r.width), "iterations": r.num_steps, "strength": r.guidance_scale},
+            resolution=(r.height, r.width),
+            iterations=r.num_steps,
+            strength=r.guidance_scale,
             random=r.generator,
         ).pictures
     ),
     velocity=Point("dit", arguments={"null": None}),
-    **{"text": "prompts", "sample": "fold", "decode": "paint", "encode": "read"},
+    text="prompts",
+    sample="fold",
+    decode="paint",
+    encode="read",
     spec=replace(
         replace(UNCOND, guidance_layout="cond_first", guidance_rescale=0.7, token_patch=1, latent_channels=8),
-        **{"time_argument": "sigma", "prediction": "reverse_velocity", "latent_scale": 0.9, "latent_shift": 0.05},
+        time_argument="sigma",
+        prediction="reverse_velocity",
+        latent_scale=0.9,
+        latent_shift=0.05,
     ),
 )
 tokens = tokens.but(
@@ -197,7 +229,9 @@ interval = Subject(
         r.inputs, r.height, r.width, r.num_steps, r.guidance_scale, noise_source=r.generator
     ),
     velocity=Point("unet", arguments={"null": None}),
-    **{"text": "tower", "sample": "vae.unscale", "decode": "vae"},
+    text="tower",
+    sample="vae.unscale",
+    decode="vae",
     spec=replace(
         NOISE, guidance_layout="separate", guidance_interval=(0.17, 0.83), time_argument="sigma", latent_scale=0.5
     ),
@@ -211,11 +245,17 @@ video = Subject(
         r.prompts, "", r.height, r.width, r.num_steps, r.guidance_scale, r.generator
     )["images"],
     velocity=Point("transformer", arguments={"null": None}),
-    **{"text": Point("text_encoder", output="hidden_states"), "decode": "vae.decode"},
+    text=Point("text_encoder", output="hidden_states"),
+    decode="vae.decode",
     spec=replace(
         replace(UNCOND, guidance_layout="separate", prediction="reverse_velocity", time_argument="timestep"),
-        **{"grid": "shifted", "grid_shift": 2.5, "grid_terminal": 0.02, "latent_channels": 6, "latent_frames": 1},
-        **{"latent_scale": tuple(1 / s for s in p10.STD), "latent_shift": p10.MEAN},
+        grid="shifted",
+        grid_shift=2.5,
+        grid_terminal=0.02,
+        latent_channels=6,
+        latent_frames=1,
+        latent_scale=tuple(1 / s for s in p10.STD),
+        latent_shift=p10.MEAN,
     ),
 )
 video = video.but(
@@ -233,10 +273,13 @@ wrapped = Subject(
         m, r.prompts, (r.height, r.width), r.num_steps, r.guidance_scale, r.generator
     )[0],
     velocity=Point("velocity", arguments={"null": None}),
-    **{"text": "words", "decode": "paint"},
+    text="words",
+    decode="paint",
     spec=replace(
         replace(UNCOND, guidance_from=None, time_argument="t", latent_channels=5, latent_scale=1.2, grid="shifted"),
-        **{"grid_shift": 2.0, "image_range": (0.0, 1.0), "decode_range": (-1.0, 1.0)},
+        grid_shift=2.0,
+        image_range=(0.0, 1.0),
+        decode_range=(-1.0, 1.0),
     ),
 )
 wrapped = wrapped.but(case=SMALL, entry="tests.foreign.pipelines.p11_wrapped:make_images")
@@ -249,7 +292,9 @@ lists = Subject(
     decode="decoder",
     spec=replace(
         replace(UNCOND, guidance_layout="cond_first", guidance_norm="row", time_argument="t"),
-        **{"prediction": "reverse_velocity", "latent_scale": 0.6, "latent_shift": -0.1},
+        prediction="reverse_velocity",
+        latent_scale=0.6,
+        latent_shift=-0.1,
     ),
 )
 lists = lists.but(case=SMALL, text=Point("text_model", arguments={"input_ids": None, "attention_mask": None}))
