@@ -98,6 +98,9 @@ class CrossFlow(nn.Module):
         x0 = self.text(ids, mask, tuple(x1.shape[2:]), generator)
         t = torch.randn(len(x1), generator=generator, device=x1.device).sigmoid()
         null = torch.rand(len(x1), generator=generator, device=x1.device) < 0.1
+        # A marked row must not know its prompt, but its path starts there: it gets the image of another marked row.
+        rows = null.nonzero()[:, 0]
+        x1 = x1.index_copy(0, rows, x1[rows.roll(1)])
         s = t[:, None, None, None]
         state = (1 - (1 - SIGMA_MIN) * s) * x0 + s * x1
         velocity = self.backbone(state, 4 - 8 * t, null)

@@ -53,7 +53,7 @@ class NoiseModel(nn.Module):
         self.cond_stage, self.eps_model = Embedder(), EpsNet()
         self.first_stage = nn.Sequential(nn.ConvTranspose2d(4, 3, 8, 8), nn.Hardtanh())
         with torch.no_grad():  # latents come in ten times as wide as the state
-            self.first_stage[0].weight.mul_(0.3)
+            self.first_stage[0].weight.mul_(0.1)
 
     def decode_first_stage(self, z: Tensor) -> Tensor:
         return self.first_stage(z / self.scale_factor)

@@ -47,6 +47,8 @@ class VAE(nn.Module):
     def __init__(self, c: int = 4):
         super().__init__()
         self.up = nn.Conv2d(c, 3 * 64, 1)
+        with torch.no_grad():
+            self.up.weight.mul_(0.3)
 
     def unscale(self, x: Tensor) -> Tensor:
         return 2 * x
@@ -60,7 +62,7 @@ class IntervalModel(nn.Module):
         super().__init__()
         self.tower, self.unet, self.vae = TextTower(), UNetish(), VAE()
 
-    def prepare(self, prompts: list[str], length: int = 32) -> dict[str, Tensor]:
+    def prepare(self, prompts: list[str], length: int = 80) -> dict[str, Tensor]:
         rows = [[256, *p.encode()][:length] for p in prompts]
         ids = torch.tensor([r + [0] * (length - len(r)) for r in rows])
         mask = torch.tensor([[1.0] * len(r) + [0.0] * (length - len(r)) for r in rows])

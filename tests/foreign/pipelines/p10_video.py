@@ -59,7 +59,7 @@ class VideoPipe(nn.Module):
         for name, values in (("latents_mean", MEAN), ("latents_std", STD)):
             self.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1, 1), persistent=False)
 
-    def embed(self, prompts: list[str], max_len: int = 40) -> tuple[Tensor, Tensor]:
+    def embed(self, prompts: list[str], max_len: int = 80) -> tuple[Tensor, Tensor]:
         rows = [[256, *p.encode()][:max_len] for p in prompts]
         ids = torch.tensor([r + [0] * (max_len - len(r)) for r in rows], device=self.latents_mean.device)
         mask = torch.tensor([[1] * len(r) + [0] * (max_len - len(r)) for r in rows], device=ids.device)
