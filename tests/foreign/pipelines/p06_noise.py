@@ -42,7 +42,9 @@ class EpsNet(nn.Module):
     def forward(self, noisy: Tensor, sigma: Tensor, context: Tensor) -> Prediction:
         s = sigma.reshape(-1, 1).to(context)
         film = self.film(torch.cat((context, (2 * s).cos(), (2 * s).sin()), 1))[:, :, None, None]
-        return {"features": [0.0], "eps": self.tail(torch.relu(self.head(noisy) + film)) + 0.5 * noisy}
+        # At sigma = 1 the noise is the state itself: the network adds what is to be known besides.
+        add = self.tail(torch.relu(self.head(noisy) + film)) * (1 - s)[:, :, None, None].to(noisy)
+        return {"features": [0.0], "eps": noisy + 2 * add}
 
 
 class NoiseModel(nn.Module):
