@@ -1,6 +1,7 @@
 """The command line: arguments and exit codes. What the commands do is in `fmcheck.commands`, imported when one runs.
 
-Exit codes: 0 clean; 1 the model failed the gate; 2 wrong usage or declaration; 3 fmcheck itself broke; 130 interrupted.
+Exit codes: 0 clean; 1 the model failed the gate; 2 wrong usage or declaration; 3 fmcheck itself, or a rule
+of another package, broke; 130 interrupted.
 """
 
 import platform
@@ -18,7 +19,7 @@ from fmcheck.cli_exp import exp_app
 from fmcheck.cli_formats import Codes, Format, TableFormat, codes
 from fmcheck.cli_fuzz import fuzz
 from fmcheck.cli_replay import replay
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, ForeignRuleError
 
 __all__ = ["app", "main"]
 
@@ -151,6 +152,15 @@ def main() -> None:
         sys.exit(_complain("fmcheck: interrupted; nothing was judged to its end", 130))
     except DeclarationError as error:
         sys.exit(_complain(f"fmcheck: {error}", 2))
+    except ForeignRuleError as error:
+        _show_origin(error)
+        sys.exit(
+            _complain(
+                f"fmcheck: {error}\nThis is a defect of that package, not of fmcheck, and says nothing about the "
+                "model. Mend the rule there, or leave it out with --ignore and its code.",
+                3,
+            )
+        )
     except Exception as error:
         _show_origin(error)
         sys.exit(

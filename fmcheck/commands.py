@@ -60,11 +60,13 @@ def _write_reproductions(folder: Path, gate: Gate, report: Report) -> None:
 
 def rules(output_format: str) -> None:
     """The table of all rules."""
+    with contained():
+        known = all_rules()
     if output_format == "json":
-        print(rules_json(all_rules()))
+        print(rules_json(known))
         return
     console = stdout()
-    rules_page(all_rules(), width=width_of(console)).show(console)
+    rules_page(known, width=width_of(console)).show(console)
 
 
 def explain(code: str) -> None:
@@ -73,8 +75,10 @@ def explain(code: str) -> None:
     Raises:
         DeclarationError: no such rule; names the nearest.
     """
+    with contained():
+        rule = get_rule(code)
     console = stdout()
-    explain_page(get_rule(code), width=width_of(console)).show(console)
+    explain_page(rule, width=width_of(console)).show(console)
 
 
 def _checked(gate: Gate) -> Report:

@@ -1,6 +1,7 @@
 """What `fmcheck fuzz` does."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmcheck.commands import contained, stdout, width_of
-from fmcheck.errors import InternalError
+from fmcheck.errors import ForeignRuleError, InternalError
 from fmcheck.fuzz import Find, FuzzReport
 from fmcheck.fuzz.workers import run_workers
 from fmcheck.fuzz_gate import Hunt
@@ -74,7 +75,9 @@ def fuzz(
         report = _run(hunt, workers, reporter)
     _conclude(report, gate, reporter, hunt.limits.seed, output_format, verbose=verbose)
     if report.broken:
-        raise InternalError("; ".join(report.broken))
+        # Codes that begin with FM are fmcheck's own.
+        foreign = all(re.match(r"rule (?!FM)[A-Z]{2,4}\d{3} ", text) for text in report.broken)
+        raise (ForeignRuleError if foreign else InternalError)("; ".join(report.broken))
     if report.interrupted:
         return 130
     return int(any(found.code != MEMORY or strict for found in report.finds))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 __all__ = [
     "DeclarationError",
     "FmcheckError",
+    "ForeignRuleError",
     "InternalError",
     "NotInformative",
     "TensorMismatch",
@@ -36,6 +37,13 @@ class TensorMismatch(FmcheckError, TypeError):
 
 class InternalError(FmcheckError, RuntimeError):
     """fmcheck itself is wrong: a rule or the recorder broke its own contract. Please report it."""
+
+
+class ForeignRuleError(InternalError):
+    """A rule of another package is wrong: it raised, or yielded something that is no evidence. Names package and line.
+
+    A kind of :class:`InternalError` since it says as little about the model; the report of the other rules stands.
+    """
 
 
 def only_keys(table: object, what: str, known: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 from fmcheck.case import Case
 from fmcheck.errors import InternalError, NotInformative
 from fmcheck.rules import Check, Rule, Severity
+from fmcheck.rules.blame import blamed
 
 __all__ = ["Evidence", "Expected", "Finding", "Outcome", "Report", "Status", "stale_expectations"]
 
@@ -82,7 +83,8 @@ class Report:
     """All outcomes of a session, and the runs that were made for them.
 
     `runs` maps the name of a run to the codes of the rules that wanted it; `calls` counts `generate()` calls.
-    `problems` are stale expectations; `broken` are rules that broke, which is fmcheck's own defect.
+    `problems` are stale expectations; `broken` are rules that broke: fmcheck's own defect, or that
+    of the package which brought the rule.
     """
 
     subject: str
@@ -126,15 +128,11 @@ class Evidence:
         """Let a rule judge one run (or one relation), and keep whatever it yields."""
         before = self.checks
         try:
-            # Making the runs may find the declaration wrong; once they are made, every error is fmcheck's own.
+            # Making the runs may find the declaration wrong; once they are made, every error is the rule's own.
             evidence = judge()
-            try:
+            with blamed(rule, f"while judging run {run or 'relation'!r}"):
                 for made in evidence:
                     self._add(rule, run, case, made)
-            except (NotInformative, MemoryError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:
-                raise InternalError(f"rule {rule} broke while judging run {run or 'relation'!r}: {error!r}") from error
         except NotInformative as reason:
             self.silent.append(str(reason))
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -145,6 +143,8 @@ class Evidence:
             self.silent.append("nothing to compare")
 
     def _add(self, rule: Rule, run: str, case: Case | None, made: Check) -> None:
+        if not isinstance(made, Check):
+            raise TypeError(f"a rule yields fmcheck.Check, from exact() or within(); it yielded {made!r}")
         if made.measured:
             self.measured.append(made.measured)
             return

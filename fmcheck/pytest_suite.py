@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import pytest
 
-from fmcheck.errors import DeclarationError
+from fmcheck.errors import DeclarationError, ForeignRuleError
 from fmcheck.outcome import Expected, Outcome, stale_expectations
 from fmcheck.ranks.pool import Ranks
 from fmcheck.report.context import Context
@@ -110,7 +110,7 @@ class Bench:
         """Judge one rule inside a test and end the test as the outcome says."""
         try:
             outcome = self.session.judge(rule, self.expected.get(rule.code))
-        except DeclarationError as error:
+        except (DeclarationError, ForeignRuleError) as error:
             pytest.fail(f"fmcheck: {error}", pytrace=False)
         context = Context(target=self.target, subject=self.session.subject, rerun=rerun)
         stale = list(stale_expectations([outcome], self.expected))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from fmcheck.errors import InternalError
+from fmcheck.errors import ForeignRuleError, InternalError
 from fmcheck.outcome import Expected, Finding, Outcome, Report, Status, stale_expectations
 from fmcheck.ranks.pool import Ranks
 from fmcheck.rules import get_rule, select_rules, unasked
@@ -52,7 +52,8 @@ def check(
             except InternalError as error:
                 # The other rules are not to blame, and on code that nobody here has seen their verdicts are wanted.
                 broken.append(error)
-                reason = f"fmcheck broke, please report it: {error}"
+                foreign = isinstance(error, ForeignRuleError)
+                reason = str(error) if foreign else f"fmcheck broke, please report it: {error}"
                 outcome = Outcome(rule=rule, status="not informative", reason=reason)
             outcomes.append(outcome)
             if on_outcome:

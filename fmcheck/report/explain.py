@@ -25,7 +25,8 @@ def parts_of(rule: Rule) -> list[tuple[str, str]]:
 def explain_page(rule: Rule, *, width: int) -> Page:
     """Code, name, the parts of the documentation, and what the rule needs to judge."""
     page = Page(width)
-    page.line((rule.code, "bold red"), " ", (rule.name, "bold"))
+    whose = f"  rule of {rule.package}" if rule.package else ""
+    page.line((rule.code, "bold red"), " ", (rule.name, "bold"), whose)
     for title, text in parts_of(rule):
         page.blank()
         if title:

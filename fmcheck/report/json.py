@@ -46,6 +46,7 @@ def rules_json(rules: list[Rule]) -> str:
                 "code": rule.code,
                 "name": rule.name,
                 "family": rule.family,
+                "package": rule.package or "fmcheck",
                 "must_hold": rule.summary,
                 "needs": list(rule.needs),
                 "kind": "trace" if rule.wishes is None else "relation",

@@ -7,7 +7,7 @@ from fmcheck.outcome import Report
 from fmcheck.report.context import Context
 from fmcheck.report.layout import Page
 from fmcheck.report.verdict import plural
-from fmcheck.rules import FAMILIES, Rule
+from fmcheck.rules import Rule, family_title
 
 __all__ = ["rules_page", "show_runs"]
 
@@ -21,8 +21,7 @@ def rules_page(rules: Iterable[Rule], *, width: int) -> Page:
             if family:
                 page.blank()
             family = rule.family
-            title = FAMILIES.get(family)
-            page.line((family, "bold"), f"  {title}" if title else "")
+            page.line((family, "bold"), f"  {family_title(rule)}")
         page.text(rule.summary, indent=2, label=f"{rule.code} {rule.name:<24}", label_style="bold")
     return page
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from fmcheck.errors import ForeignRuleError
 from fmcheck.outcome import Report, Status
 
 __all__ = ["STATUSES", "Verdict", "counted", "plural", "some", "verdict_of"]
@@ -47,8 +48,11 @@ def verdict_of(report: Report, *, strict: bool = False, min_checked: int = 1) ->
         reasons.append(f"{plural(severities['warning'], 'warning')}, and warnings fail a strict gate")
     if report.problems:
         reasons.append(plural(len(report.problems), "stale expected failure"))
-    if report.broken:
-        reasons.append(f"fmcheck broke on {plural(len(report.broken), 'rule')}")
+    foreign = sum(isinstance(error, ForeignRuleError) for error in report.broken)
+    if foreign:
+        reasons.append(f"{plural(foreign, 'rule')} of another package broke")
+    if len(report.broken) > foreign:
+        reasons.append(f"fmcheck broke on {plural(len(report.broken) - foreign, 'rule')}")
     shortfall = ""
     if judged < min_checked:
         shortfall = f"only {plural(judged, 'rule')} really judged something, and {min_checked} must"

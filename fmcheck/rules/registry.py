@@ -8,8 +8,21 @@ from typing import Any, Literal
 
 from fmcheck.errors import DeclarationError, InternalError, did_you_mean
 from fmcheck.plan import Plan, Run, Wish
+from fmcheck.rules.foreign import discover, package_of
+from fmcheck.subject import ROLES
 
-__all__ = ["FAMILIES", "Check", "Rule", "Severity", "all_rules", "get_rule", "rule", "select_rules", "unasked"]
+__all__ = [
+    "FAMILIES",
+    "Check",
+    "Rule",
+    "Severity",
+    "all_rules",
+    "family_title",
+    "get_rule",
+    "rule",
+    "select_rules",
+    "unasked",
+]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -26,6 +39,10 @@ FAMILIES: Mapping[str, str] = {
 }
 
 _CODE = re.compile(r"[A-Z]{2,4}\d{3}$")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*$")
+# What `needs` may name besides observation points and their arguments.
+_PARTS = ("entry", "tokenize", "pad", "masked", "loss", "generate_rank", "shard", "other_device")
+_KINDS = ("generate", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +114,11 @@ class Rule:
         return self.code[:-2]
 
     @property
+    def package(self) -> str:
+        """The distribution (or top-level module) that brought the rule; empty for fmcheck's own."""
+        return package_of(self.function.__module__)
+
+    @property
     def on_ranks(self) -> bool:
         """Whether its runs need several processes."""
         return "generate_rank" in self.needs or "shard" in self.needs
@@ -132,19 +154,19 @@ def rule(
     """Register a rule: a generator function that yields a :class:`Check` for every comparison it makes.
 
     Without `wishes` the function is given every plain :class:`~fmcheck.plan.Run` in turn; with them, a mapping of
-    the runs it wished for. It raises :class:`~fmcheck.errors.NotInformative` when its premise does not hold.
+    the runs it wished for. It raises :class:`~fmcheck.errors.NotInformative` when its premise does not hold (see
+    `fmcheck.rules.require`).
 
     Raises:
-        InternalError: a malformed or repeated code, or a rule without documentation.
+        DeclarationError: a malformed, reserved or taken code or name, a need that no subject can meet, an unknown kind
+            of run, or a rule without documentation. Among fmcheck's own rules an InternalError.
     """
-    if not _CODE.match(code):
-        raise InternalError(f"rule code {code!r}: expected letters and three digits, such as FM203 or MY001")
 
     def register(function: RuleFunction) -> RuleFunction:
-        if code in _RULES:
-            raise InternalError(f"rule code {code} is taken by {_RULES[code].name}; codes are never reused")
-        if not function.__doc__:
-            raise InternalError(f"rule {code} has no docstring, and the docstring is its documentation")
+        own = getattr(function, "__module__", "").partition(".")[0] == "fmcheck"
+        wrong = _fault(code, name, function, needs, kinds, own=own)
+        if wrong:
+            raise (InternalError if own else DeclarationError)(wrong)
         asked = tuple(needs), wishes, tuple(kinds)
         _RULES[code] = Rule(code, name, function, *asked, judges_crashes, follow_up, costly, finish)
         return function
@@ -152,9 +174,61 @@ def rule(
     return register
 
 
+def _fault(code: str, name: str, function: Any, needs: Any, kinds: Any, *, own: bool) -> str:
+    """What is wrong with a rule that is to be registered; empty when nothing is."""
+    if not isinstance(code, str) or not _CODE.match(code):
+        return f"rule code {code!r}: expected two to four capital letters and three digits, such as MY001"
+    if code.startswith("FM") and code not in _RULES and not own:
+        return (
+            f"rule code {code}: those that begin with FM are reserved for fmcheck; take letters of your own, as MY001"
+        )
+    if code in _RULES:
+        owner = f" of package {_RULES[code].package!r}" if _RULES[code].package else ""
+        return f"rule code {code} is taken by {_RULES[code].name}{owner}; codes are never reused, so take another"
+    if not isinstance(name, str) or not _NAME.match(name):
+        return f"rule {code}: name {name!r}: expected small letters and hyphens that name the fault, as too-slow"
+    namesake = next((known for known in _RULES.values() if known.name == name), None)
+    if namesake is not None:
+        return f"rule {code}: name {name!r} is that of {namesake.code}, and names select rules; take another"
+    if not callable(function) or not hasattr(function, "__code__"):
+        return f"rule {code}: expected a function that yields Check; found {type(function).__name__}"
+    if not function.__doc__:
+        return f"rule {code} has no docstring, and the docstring is its documentation (fmcheck explain {code})"
+    return _wrong_words(code, "needs", needs, _needs()) or _wrong_words(code, "kinds", kinds, _KINDS)
+
+
+def _needs() -> list[str]:
+    return [*ROLES, *(f"{role}.{argument}" for role, known in ROLES.items() for argument in known), *_PARTS]
+
+
+def _wrong_words(code: str, what: str, words: Any, known: Iterable[str]) -> str:
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        return f"rule {code}: {what}: expected a tuple such as ({words!r},); found {words!r}"
+    known = list(known)
+    for word in words:
+        if word not in known:
+            return f"rule {code}: {what}: unknown {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}"
+    return ""
+
+
+def _known() -> dict[str, Rule]:
+    """All rules by code, those of other packages among them.
+
+    Raises:
+        DeclarationError: the rules of another package cannot be imported.
+    """
+    discover()
+    return _RULES
+
+
+def family_title(rule: Rule) -> str:
+    """What the family of a rule is about, or whose rules they are."""
+    return FAMILIES.get(rule.family) or f"rules of {rule.package}"
+
+
 def all_rules() -> list[Rule]:
     """Every registered rule, by code."""
-    return sorted(_RULES.values(), key=lambda r: r.code)
+    return sorted(_known().values(), key=lambda r: r.code)
 
 
 def get_rule(code: str) -> Rule:
@@ -163,10 +237,10 @@ def get_rule(code: str) -> Rule:
     Raises:
         DeclarationError: there is none; names the nearest.
     """
-    for known in _RULES.values():
+    for known in _known().values():
         if code.upper() == known.code or code == known.name:
             return known
-    names = [*_RULES, *(r.name for r in _RULES.values())]
+    names = [*_known(), *(r.name for r in _known().values())]
     raise DeclarationError(f"no rule {code!r}{did_you_mean(code, names)}; `fmcheck rules` lists them")
 
 
@@ -178,7 +252,7 @@ def select_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list
     """
     select, ignore = [_as_prefix(s) for s in select], [_as_prefix(s) for s in ignore]
     chosen = list(_chosen(select, ignore))
-    if not chosen and _RULES:
+    if not chosen and _known():
         raise DeclarationError(f"select {', '.join(select) or 'all'} and ignore {', '.join(ignore)} leave no rule")
     return chosen
 
@@ -186,14 +260,14 @@ def select_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list
 def unasked(select: Iterable[str]) -> frozenset[str]:
     """Codes of the costly rules that a selection does not name one by one: a family's prefix does not ask for them."""
     named = {_as_prefix(text) for text in select}
-    return frozenset(known.code for known in _RULES.values() if known.costly and known.code not in named)
+    return frozenset(known.code for known in _known().values() if known.costly and known.code not in named)
 
 
 def _as_prefix(text: str) -> str:
     """The code of a rule's name, or the text itself as the beginning of codes."""
-    code = next((known.code for known in _RULES.values() if known.name == text), text.upper())
-    if not code or not any(known.startswith(code) for known in _RULES):
-        hint = did_you_mean(text, [*_RULES, *(known.name for known in _RULES.values())])
+    code = next((known.code for known in _known().values() if known.name == text), text.upper())
+    if not code or not any(known.startswith(code) for known in _known()):
+        hint = did_you_mean(text, [*_known(), *(known.name for known in _known().values())])
         raise DeclarationError(f"no rule code starts with {text!r}{hint}; `fmcheck rules` lists them")
     return code
 
