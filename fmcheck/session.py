@@ -22,7 +22,7 @@ from fmcheck.record.model_state import ModelState, modules_of
 from fmcheck.record.recorder import record
 from fmcheck.record.trace import Trace
 from fmcheck.rules import Check, Rule
-from fmcheck.rules.blame import blamed
+from fmcheck.rules.blame import wished
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
 
@@ -235,10 +235,10 @@ class Session:
         return _evidence(rule, run)
 
     def _relation(self, rule: Rule, over: Sequence[Wish] | Mapping[str, Wish] | None) -> Iterable[Check]:
-        wishes = over if isinstance(over, Mapping) else _wishes(rule, rule.wishes, self.plan)
+        wishes = over if isinstance(over, Mapping) else wished(rule, rule.wishes, self.plan)
         runs = {name: self.run(wish, rule.code) for name, wish in wishes.items()}
         if rule.follow_up is not None:
-            later = _wishes(rule, rule.follow_up, self.plan, runs)
+            later = wished(rule, rule.follow_up, self.plan, runs)
             runs |= {name: self.run(wish, rule.code) for name, wish in later.items()}
         crashed = next((run for run in runs.values() if run.failure), None)
         if crashed and not rule.judges_crashes:
@@ -254,17 +254,6 @@ class Session:
 def _evidence(rule: Rule, judged: Any) -> Iterator[Check]:
     """What the rule yields, begun only when it is asked for: a plain function that returns a list would begin now."""
     yield from rule.function(judged)
-
-
-def _wishes(rule: Rule, wish: Callable[..., Mapping[str, Wish]] | None, *about: Any) -> Mapping[str, Wish]:
-    """The runs that a relation rule wishes for, by name."""
-    with blamed(rule, "while wishing for runs"):
-        wishes = wish(*about) if wish else {}
-        if not isinstance(wishes, Mapping) or not all(isinstance(entry, Wish) for entry in wishes.values()):
-            raise TypeError(
-                f"expected a mapping of names to runs of the plan, as {{'base': plan.base}}; found {wishes!r}"
-            )
-    return wishes
 
 
 def _provides(subject: Subject, need: str) -> bool:

@@ -3,14 +3,17 @@
 import platform
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 
 from fmcheck import __version__
 from fmcheck.case import Case
+from fmcheck.errors import ForeignRuleError
 from fmcheck.plan import Plan, Wish
 from fmcheck.rules import Rule
+from fmcheck.rules.blame import wished
 from fmcheck.subject import Subject
 
 __all__ = ["Context", "cases_of", "rerun_command", "versions"]
@@ -79,8 +82,10 @@ def cases_of(subject: Subject, rules: Iterable[Rule]) -> dict[str, Case]:
     for wish in (*plan.plain, plan.loss):
         note(wish)
     for rule in rules:
-        for wish in (rule.wishes(plan) if rule.wishes else {}).values():
-            note(wish)
+        # A rule of another package may break here already; it is reported where it is judged.
+        with suppress(ForeignRuleError):
+            for wish in wished(rule, rule.wishes, plan).values():
+                note(wish)
     return cases
 
 

@@ -1,16 +1,17 @@
 """Whose defect it is when a rule breaks: fmcheck's own, or that of the package which brought the rule."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from fmcheck.errors import DeclarationError, ForeignRuleError, InternalError, NotInformative
+from fmcheck.errors import ForeignRuleError, InternalError, NotInformative
+from fmcheck.plan import Wish
 from fmcheck.rules.registry import Rule
 
-__all__ = ["blamed", "broken"]
+__all__ = ["blamed", "broken", "wished"]
 
 
 def broken(rule: Rule, during: str, error: Exception) -> InternalError:
@@ -35,10 +36,24 @@ def blamed(rule: Rule, during: str) -> Iterator[None]:
     except (NotInformative, MemoryError, torch.OutOfMemoryError, InternalError):
         raise
     except Exception as error:
-        # fmcheck's own rules make runs through their subject's declaration; that may be wrong without any defect.
-        if isinstance(error, DeclarationError) and not rule.package:
-            raise
         raise broken(rule, during, error) from error
+
+
+def wished(rule: Rule, wish: Callable[..., Mapping[str, Wish]] | None, *about: Any) -> Mapping[str, Wish]:
+    """The runs that a relation rule wishes for, by name; none without a function that says which.
+
+    Raises:
+        InternalError: another package's rule broke while it wished. fmcheck's own may find the declaration wrong.
+    """
+    if wish is None:
+        return {}
+    if not rule.package:
+        return wish(*about)
+    with blamed(rule, "while wishing for runs"):
+        wishes = wish(*about)
+        if not isinstance(wishes, Mapping) or not all(isinstance(entry, Wish) for entry in wishes.values()):
+            raise TypeError(f"expected names and runs of the plan, such as {{'base': plan.base}}; found {wishes!r}")
+    return wishes
 
 
 def _place(function: Callable[..., Any], error: Exception) -> str:

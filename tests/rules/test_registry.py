@@ -54,12 +54,28 @@ def test_codes_and_documentation_are_demanded() -> None:
         """Something."""
         return []
 
-    with pytest.raises(InternalError, match="letters and three digits"):
-        rule("FM20", "too-short")
-    with pytest.raises(InternalError, match="FM203 is taken by wrong-guidance"):
-        rule("FM203", "again")(documented)
-    with pytest.raises(InternalError, match="has no docstring"):
+    for code, name, needs, message in (
+        ("FM20", "too-short", (), "letters and three digits"),
+        ("FM999", "ours", (), "begin with FM are reserved for fmcheck"),
+        ("FM203", "again", (), "FM203 is taken by wrong-guidance"),
+        ("MY001", "Not A Name", (), "small letters and hyphens"),
+        ("MY001", "wrong-guidance", (), "is that of FM203"),
+        ("MY001", "needy", ("velocty",), "unknown 'velocty'; did you mean 'velocity'"),
+        ("MY001", "needy", "velocity", r"expected a tuple such as \('velocity',\)"),
+    ):
+        with pytest.raises(DeclarationError, match=message):
+            rule(code, name, needs=needs)(documented)
+    with pytest.raises(DeclarationError, match="has no docstring"):
         rule("MY001", "bare")(lambda run: [])
+
+
+def test_a_malformed_rule_of_fmcheck_itself_is_an_internal_error() -> None:
+    def undocumented(run: object) -> list[object]:
+        return []
+
+    undocumented.__module__ = "fmcheck.rules.fm2_guidance"
+    with pytest.raises(InternalError, match="has no docstring"):
+        rule("FM299", "bare")(undocumented)
 
 
 def test_a_name_selects_as_a_code_does_and_a_choice_of_nothing_is_refused() -> None:
