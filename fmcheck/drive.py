@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.case import Case
-from fmcheck.errors import DeclarationError, FmcheckError
+from fmcheck.errors import DeclarationError, FmcheckError, raised
 from fmcheck.record.watch import global_random_state
 from fmcheck.scenario import Tokens
 from fmcheck.subject import Subject
@@ -25,7 +25,7 @@ def _declared(subject: Subject, name: str, call: Callable[[], Any]) -> Any:
     except (FmcheckError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise DeclarationError(f"subject {subject.name!r}: {name} raised {type(error).__name__}: {error}") from error
+        raise DeclarationError(f"subject {subject.name!r}: {name} {raised(error)}") from error
 
 
 def build_model(subject: Subject, case: Case) -> Any:

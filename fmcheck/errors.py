@@ -1,6 +1,7 @@
 """The exception families: the model is wrong, the declaration is wrong, fmcheck is wrong."""
 
 import difflib
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "TensorMismatch",
     "did_you_mean",
     "missing",
+    "raised",
     "only_keys",
 ]
 
@@ -64,6 +66,16 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string when nothing is near."""
     near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def raised(error: BaseException) -> str:
+    """`raised KeyError: 'weights' (checks.py:12)`: what the user's code raised, and the last line outside libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        f for f in frames if not any(part in f.filename for part in ("site-packages", "<frozen", "/fmcheck/", "/lib/"))
+    ]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"raised {type(error).__name__}: {error}{place}"
 
 
 class NotInformative(Exception):

@@ -205,6 +205,11 @@ def _step(owner: Any, part: str, path: str, where: str) -> Any:
     try:
         return getattr(owner, part)
     except AttributeError as error:
+        if owner is None:
+            raise DeclarationError(
+                f"observation point {path!r}: {where} is None on the model that build() returned; load that part in "
+                "build(), or leave the point out of the Subject"
+            ) from error
         names = list(owner) if isinstance(owner, dict) else [name for name in dir(owner) if not name.startswith("_")]
         hint = did_you_mean(part, names)
         raise DeclarationError(f"observation point {path!r}: {where} has no {part!r}{hint}") from error

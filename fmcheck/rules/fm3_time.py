@@ -28,7 +28,19 @@ def unreadable_loop(run: Run) -> Iterator[Check]:
     velocity point. Source: the definition of a step, design of fmcheck.
     """
     reason = run.reading.unreadable
-    yield exact(reason is None, f"{reason}; rules about the flow cannot judge this run")
+    yield exact(
+        reason is None,
+        f"{reason}; rules about the flow cannot judge this run",
+        diagnosis=None if run.trace.of("velocity") else _not_called(run),
+    )
+
+
+def _not_called(run: Run) -> str:
+    path = run.subject.points["velocity"].path
+    return (
+        f"generate() ran without calling {path!r}, the velocity point of the subject; it likely calls another object "
+        "(a copy, a compiled or wrapped module): name the one that it calls"
+    )
 
 
 @rule("FM301", "wrong-step-count")

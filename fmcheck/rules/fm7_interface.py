@@ -80,7 +80,7 @@ def wrong_image_shape(run: Run) -> Iterator[Check]:
 
 def _image_cause(run: Run, found: Tensor | None) -> str | None:
     if found is None:
-        return "no tensor in what was returned"
+        return "no tensor in what was returned; let the subject's generate return a torch tensor [B, channels, H, W]"
     if found.dim() == 4 and len(found) == 1 < run.case.batch:
         return "only the first prompt has a picture"
     return picture_cause(run, None, found)

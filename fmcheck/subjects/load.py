@@ -4,10 +4,12 @@ import importlib
 import sys
 from pathlib import Path
 
-from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.errors import DeclarationError, did_you_mean, raised
 from fmcheck.subject import Subject
 
 __all__ = ["READY_MADE", "load_subject"]
+
+_ADVICE = "; declare one with fmcheck.Subject(name=, build=, generate=, velocity=) and name that"
 
 READY_MADE = {"tiny": "fmcheck.subjects.tiny:subject"}
 
@@ -44,9 +46,7 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
         found = getattr(importlib.import_module(module_name), attribute, None)
         known = dir(sys.modules[module_name])
     except Exception as error:
-        raise DeclarationError(
-            f"subject {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}"
-        ) from error
+        raise DeclarationError(f"subject {name!r}: importing {module_name!r} {raised(error)}") from error
     finally:
         for path in added:
             sys.path.remove(path)
@@ -59,8 +59,10 @@ def _as_subject(name: str, found: object) -> Subject:
     if callable(found) and not isinstance(found, Subject):
         try:
             found = found()
+        except DeclarationError as error:
+            raise DeclarationError(f"subject {name!r}: {error}") from error
         except Exception as error:
-            raise DeclarationError(f"subject {name!r}: calling it raised {type(error).__name__}: {error}") from error
+            raise DeclarationError(f"subject {name!r}: calling it {raised(error)}") from error
     if not isinstance(found, Subject):
-        raise DeclarationError(f"subject {name!r}: expected a fmcheck.Subject, found {type(found).__name__}")
+        raise DeclarationError(f"subject {name!r}: expected a fmcheck.Subject, found {type(found).__name__}{_ADVICE}")
     return found
