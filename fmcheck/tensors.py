@@ -72,6 +72,14 @@ ANNOTATIONS: Mapping[str, Any] = {
     "decode.output": Image,
     "generate.output": Images,
 }
+
+
+def _axes(annotation: Any) -> tuple[str, ...] | None:
+    """The tokens of an annotation's shape, `("N", "C", "h", "w")`; None for hints that are no single annotation."""
+    dims = getattr(annotation, "dim_str", None)
+    return None if dims is None else tuple(dims.split())
+
+
 # T tokens of E numbers; a video model's latents have an axis of frames, and its pictures any number of them.
 _TOKENS: Mapping[str, Any] = {
     **dict.fromkeys(("velocity.x", "velocity.output"), Float[Tensor, "N T E"]),
@@ -79,8 +87,8 @@ _TOKENS: Mapping[str, Any] = {
     **dict.fromkeys(("encode.output", "sample.x", "sample.output"), Float[Tensor, "N ..."]),
 }
 _FRAMES: Mapping[str, Any] = {
-    **{name: Float[Tensor, "N C F h w"] for name, hint in ANNOTATIONS.items() if hint in (State, Latent)},
-    **{name: Float[Tensor, "N ch ... H W"] for name, hint in ANNOTATIONS.items() if hint is Image},
+    **{name: Float[Tensor, "N C F h w"] for name, hint in ANNOTATIONS.items() if _axes(hint) == _axes(Latent)},
+    **{name: Float[Tensor, "N ch ... H W"] for name, hint in ANNOTATIONS.items() if _axes(hint) == _axes(Image)},
 }
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*$")
@@ -135,12 +143,6 @@ class Mismatch:
     def __str__(self) -> str:
         tail = f" (bound so far: {self.bound})" if self.bound else ""
         return f"{self.tensor}: wrong {self.aspect}: expected {self.expected}, found {self.found}{tail}"
-
-
-def _axes(annotation: Any) -> tuple[str, ...] | None:
-    """The tokens of an annotation's shape, `("N", "C", "h", "w")`; None for hints that are no single annotation."""
-    dims = getattr(annotation, "dim_str", None)
-    return None if dims is None else tuple(dims.split())
 
 
 @dataclass
@@ -295,11 +297,13 @@ def annotations_for(
             is_bearable(None, hint)
         except Exception as error:
             raise DeclarationError(f"annotations[{name!r}]: {hint!r} is no type hint: {error}") from error
-    known = {**ANNOTATIONS, **(_FRAMES if frames else {}), **(_TOKENS if tokens else {})}
+    # A text latent that comes as a map has the shape of the state.
+    known = {**ANNOTATIONS, "text.output@4": Latent, **(_FRAMES if frames else {}), **(_TOKENS if tokens else {})}
     if not text_starts_flow:
-        known["text.output"] = TextFeatures
+        known["text.output"] = known["text.output@4"] = TextFeatures
     if scalar_time:
         known["velocity.time@0"] = ScalarTime
-    if "velocity.time" in overrides:
-        known.pop("velocity.time@0", None)
+    for name in overrides:
+        for ranked in [entry for entry in known if entry.startswith(f"{name}@")]:
+            known.pop(ranked)
     return {**known, **overrides}

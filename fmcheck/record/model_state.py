@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fmcheck.record.attach import Wrapper
+
 __all__ = ["ModelState", "changed_inputs", "modules_of", "walk"]
 
 
@@ -27,6 +29,8 @@ def modules_of(model: Any) -> dict[str, nn.Module]:
     waiting = [("", model, 0)]
     while waiting:
         path, value, depth = waiting.pop(0)
+        if isinstance(value, Wrapper):
+            value = value.original  # the recorder's own, which is no part of the model
         if isinstance(value, nn.Module):
             found[path] = value
         elif depth <= _DEEPEST and id(value) not in seen and not isinstance(value, _LEAVES):

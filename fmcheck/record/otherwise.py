@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative
-from fmcheck.record.points import Arguments, find_output, replace_output
+from fmcheck.record.points import Arguments, find_output, replace_output, rows_listed, stacked
 from fmcheck.subject import Point
 from fmcheck.tensors import describe
 
@@ -52,17 +52,19 @@ class InParts:
         Raises:
             NotInformative: the output has not a row for every row of `x`.
         """
-        x = arguments.get(self.point.arguments.get("x"))
+        listed = arguments.get(self.point.arguments.get("x"))
+        x, rows = stacked(listed), rows_listed(listed)
         parts = parts_of(len(x), self.batch) if isinstance(x, Tensor) and x.dim() else []
         if len(parts) < 2:
             return original(*arguments.args, **arguments.kwargs)
         returned = [
             original(*_taken(arguments.args, part, len(x)), **_taken(arguments.kwargs, part, len(x))) for part in parts
         ]
-        outputs = [find_output(value, self.point.output) for value in returned]
-        rows = [_rows(output, part) for output, part in zip(outputs, parts, strict=True)]
-        joined = torch.cat(rows)[torch.cat(parts).argsort().to(rows[0].device)]
-        return replace_output(returned[0], self.point.output, joined)
+        sizes = [None if rows is None else len(part) for part in parts]
+        outputs = [find_output(value, self.point.output, size) for value, size in zip(returned, sizes, strict=True)]
+        found = [_rows(output, part) for output, part in zip(outputs, parts, strict=True)]
+        joined = torch.cat(found)[torch.cat(parts).argsort().to(found[0].device)]
+        return replace_output(returned[0], self.point.output, joined, sizes[0])
 
 
 def _rows(output: Tensor | None, part: Tensor) -> Tensor:
@@ -77,6 +79,8 @@ def _taken(value: Any, rows: Tensor, count: int) -> Any:
         return value[rows.to(value.device)] if value.dim() and len(value) == count else value
     if isinstance(value, dict):
         return {key: _taken(part, rows, count) for key, part in value.items()}
+    if rows_listed(value) == count:
+        return type(value)(value[int(row)] for row in rows)
     if type(value) in (list, tuple):
         return type(value)(_taken(part, rows, count) for part in value)
     return value

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
 
-__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "stacked"]
+__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "rows_listed", "stacked"]
 
 MISSING = object()
 
@@ -135,13 +135,18 @@ def _equal(value: Any, wanted: Any) -> bool:
     return answer if isinstance(answer, bool) else False
 
 
-def find_output(returned: Any, selector: str | int | None) -> Tensor | None:
+def find_output(returned: Any, selector: str | int | None, rows: int | None = None) -> Tensor | None:
     """The tensor in what a call returned: by selector, or the first one found; None when there is none.
+
+    A list of as many tensors as the `rows` that the call was handed in a list is one tensor of them.
 
     A tensor is its own output, whatever the selector: `return_dict=False` and the like unwrap what it points into.
     """
     if isinstance(returned, Tensor):
         return returned
+    if selector is None and rows is not None and type(returned) is list and len(returned) == rows:
+        returned = stacked(returned)
+        return returned if isinstance(returned, Tensor) else None
     value = stacked(_pick(returned, selector)) if selector is not None else next(_tensors(returned), (None, None))[1]
     return value if isinstance(value, Tensor) else None
 
@@ -154,13 +159,18 @@ def stacked(value: Any) -> Any:
     return torch.stack(tuple(value)) if alike else value
 
 
+def rows_listed(value: Any) -> int | None:
+    """How many rows a list of them holds; None for anything else."""
+    return len(value) if type(value) in (list, tuple) and isinstance(stacked(value), Tensor) else None
+
+
 def _as_before(before: Any, value: Any) -> Any:
     """The value as the list of rows that it replaces, where it replaces one."""
     rows = type(before) in (list, tuple) and isinstance(stacked(before), Tensor) and isinstance(value, Tensor)
     return type(before)(value.unbind(0)) if rows else value
 
 
-def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) -> Any:
+def replace_output(returned: Any, selector: str | int | None, tensor: Tensor, rows: int | None = None) -> Any:
     """What the call returned, with its tensor replaced; containers are copied, never changed in place.
 
     Raises:
@@ -168,9 +178,11 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor) ->
     """
     if isinstance(returned, Tensor):
         return tensor
-    rows = _pick(returned, selector) if selector is not None else None
-    if isinstance(stacked(rows), Tensor) and not isinstance(rows, Tensor):
-        return _with_rows(returned, selector, _as_before(rows, tensor))
+    if selector is None and rows is not None and type(returned) is list and len(returned) == rows:
+        return _as_before(returned, tensor)
+    listed = _pick(returned, selector) if selector is not None else None
+    if isinstance(stacked(listed), Tensor) and not isinstance(listed, Tensor):
+        return _with_rows(returned, selector, _as_before(listed, tensor))
     before = find_output(returned, selector)
     # The selector first: one tensor may be there twice.
     keys = [key for key, value in _tensors(returned) if value is before]

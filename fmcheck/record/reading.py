@@ -19,7 +19,7 @@ from fmcheck.record.trace import Call, Trace
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import all_finite, joined
 
-__all__ = ["Evaluation", "Move", "Reading"]
+__all__ = ["Evaluation", "Move", "Reading", "as_state"]
 
 
 # Many runs of a session have the same number of steps.
@@ -310,6 +310,13 @@ class Reading:
             parts = (first, second) if self.spec.solver == "heun" else (second,)
             moves.append(move(1, following, parts, 1.0, True))
         return moves
+
+
+def as_state(latent: Tensor, spec: FlowSpec) -> Tensor | None:
+    """A decoder's latent as the state in float64: its units and layout; None where it is no latent of the spec."""
+    if latent.dim() < 2 or (isinstance(spec.latent_scale, tuple) and latent.shape[1] != len(spec.latent_scale)):
+        return None
+    return _packed(to_state(latent.double(), spec), spec)
 
 
 def _packed(latent: Tensor, spec: FlowSpec) -> Tensor | None:

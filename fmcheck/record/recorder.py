@@ -23,7 +23,7 @@ from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
 from fmcheck.record.model_state import ModelState, changed_inputs
-from fmcheck.record.points import Arguments, find_output, replace_output
+from fmcheck.record.points import Arguments, find_output, replace_output, rows_listed
 from fmcheck.record.trace import Call, Draw, Trace
 from fmcheck.record.watch import (
     Births,
@@ -98,13 +98,14 @@ class Observer:
             changed = self._disturb_inputs(call, point, arguments)
             self._check(call, call.inputs)
             live = inputs_of(role, point, arguments)
+            listed = rows_listed(arguments.get(point.arguments.get("x")))
             # What a disturbance exchanged was not changed by the call.
             watched = {n: v for n, v in call.inputs.items() if isinstance(v, Tensor) and n not in changed}
             returned = self._call(role, original, arguments)
 
             def end(value: Any) -> Any:
                 call.mutated = changed_inputs(watched, live)
-                return self._end(call, point, live, value)
+                return self._end(call, point, live, value, listed)
 
             if is_preview(returned):
                 # Its event holds the last tensor that it yields.
@@ -183,12 +184,12 @@ class Observer:
                     changed.add(name)
         return changed
 
-    def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any) -> Any:
-        output = find_output(returned, point.output)
+    def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any, listed: int | None) -> Any:
+        output = find_output(returned, point.output, listed)
         for disturbance in self._disturbances:
             if disturbance.role == call.role and disturbance.output:
                 output = self._possible(partial(_disturbed, disturbance.output, live, output, call.name))
-                returned = self._possible(partial(replace_output, returned, point.output, output))
+                returned = self._possible(partial(replace_output, returned, point.output, output, listed))
         if output is not None:
             call.output = self.kept(output) if call.role in ENTRIES else self._copied(output)
             call.live = output if self._trace.kind == "loss" else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative, missing
-from fmcheck.flow import from_argument, to_state
+from fmcheck.flow import from_argument, pack, to_state
 from fmcheck.record.points import find_output
 from fmcheck.record.trace import Call, Trace
 from fmcheck.spec import FlowSpec, PerChannel
@@ -158,12 +158,13 @@ class TrainingReading:
         for role in ("encode", "sample"):
             outputs = self._outputs(role)
             # Packed into tokens, or cut into patches, the numbers of a latent stand in an order that nobody declares.
-            if any(output.shape[1:] != self.shape for output in outputs):
+            packed = [self._packed(output) for output in outputs]
+            if any(output.shape[1:] != self.shape for output in packed):
                 continue
-            rows = _flat(outputs)
+            rows = _flat(packed)
             if rows.shape != self.state.shape:
                 continue
-            scaled = _flat([to_state(output.double(), self.spec) for output in outputs])
+            scaled = _flat([self._packed(to_state(output.double(), self.spec)) for output in outputs])
             # What sample returns is in the decoder's units, so it cannot be the flow's end as it is.
             if role == "encode" or trivial:
                 found.append(DataEnd(f"the output of {role}", rows))
@@ -172,6 +173,13 @@ class TrainingReading:
         if not found:
             raise NotInformative("no output of the encode point has the shape of the state (see FM906)")
         return found
+
+    def _packed(self, latent: Tensor) -> Tensor:
+        """A latent in the layout of the state; as it is where its axes are those of the state, or fit no tokens."""
+        patch = self.spec.token_patch
+        if patch is None or latent.dim() not in (4, 5) or latent.shape[1:] == self.shape:
+            return latent
+        return latent if any(side % patch for side in latent.shape[-2:]) else pack(latent, self.spec)
 
     @cached_property
     def line(self) -> LineFit:

@@ -46,7 +46,10 @@ class Context:
     def shapes(self, case: Case | None) -> str:
         """The case in one line of shapes; the native case for a finding about several runs."""
         case = case or self.case
-        latent = ",".join(map(str, (case.batch, *self.subject.spec.latent_size(case.height, case.width))))
+        spec = self.subject.spec
+        channels, *cells = spec.latent_size(case.height, case.width)
+        frames = [] if spec.latent_frames is None else [spec.latent_frames]
+        latent = ",".join(map(str, (case.batch, channels, *frames, *cells)))
         return (
             f"latent {_SHORT[case.dtype]}[{latent}]  image {case.height}x{case.width}  steps {case.num_steps}  "
             f"guidance {case.guidance_scale:g}  {case.device}"

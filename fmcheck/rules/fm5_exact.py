@@ -15,7 +15,7 @@ from fmcheck.rules.evidence import exact, measured, require, within
 from fmcheck.rules.fm5_hypotheses import explain_end
 from fmcheck.rules.fm5_integration import worst
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tolerance import Shadow, shadow, unit_roundoff
+from fmcheck.tolerance import Shadow, shadow, sums_bound
 
 # Of another method nothing is known but that it converges.
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "other": 1}
@@ -123,13 +123,13 @@ def _by_method(run: Run) -> Tensor:
 def _rounding(run: Run) -> float:
     """Root mean square of the bound on a correct loop's own rounding.
 
-    Of a method without a formula it is not known how velocities are combined: three roundings of each state, as in
-    `tolerance.shadow`, of the larger of both ends.
+    Of a method without a formula it is that of the sums alone.
     """
-    if run.subject.spec.solver != "other":
-        return float(shadow(ORDER_FIELD, run.reading).bound.square().mean().sqrt())
-    end = end_of(run)
-    return 3 * run.case.num_steps * unit_roundoff(torch.float32) * float(end.square().mean().sqrt())
+    if run.subject.spec.solver == "other":
+        bound = sums_bound(run.case.num_steps, run.reading.start, end_of(run))
+    else:
+        bound = shadow(ORDER_FIELD, run.reading).bound
+    return float(bound.square().mean().sqrt())
 
 
 def _order(errors: list[float], sizes: list[float], declared: int) -> float:

@@ -116,7 +116,10 @@ def low_precision_state(run: Run) -> Iterator[Check]:
     for move in seen:
         name = f"the {'final state' if move.last else 'state'} after {by_step(run, move.step)}"
         found = str(move.end.dtype).removeprefix("torch.")
-        cast = move.last and not native and move.end.dtype == run.case.torch_dtype and _held_longer(run)
+        in_network_dtype = move.last and not native and move.end.dtype == run.case.torch_dtype
+        cast = in_network_dtype and _held_longer(run)
+        if in_network_dtype and not cast and spec.prediction in ("x1", "x0"):
+            continue  # the bound of a step by a predicted end is too wide to show what a cast has hidden
         yield exact(
             move.end.dtype in (torch.float32, torch.float64) or cast,
             f"{name} is {found}, expected float32 (cast it inside the autoencoder, or declare state_dtype)",

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from fmcheck.flow import channelwise, to_decoder
 from fmcheck.plan import Run
+from fmcheck.record.reading import as_state
 from fmcheck.rules.evidence import given, require, require_finite, within
 from fmcheck.rules.fm5_integration import worst
 from fmcheck.rules.registry import Check, rule
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import describe
-from fmcheck.tolerance import EXPLAINED, coarser, scale_bound
+from fmcheck.tolerance import EXPLAINED, coarser, scale_bound, unscale_bound
 
 
 @rule("FM603", "wrong-latent-scale", needs=("velocity", "sample", "decode"))
@@ -33,12 +34,25 @@ def wrong_latent_scale(run: Run) -> Iterator[Check]:
     require(reading.entered("sample") is not None, "sample was not called after the loop (see FM602)")
     state = given(reading.final, "the state does not enter the codec with its own shape (see FM601)")
     fed = given(reading.entered("decode"), "decode was not called with a tensor after the loop (see FM602)")
+    if spec.token_patch is not None:
+        fed = given(as_state(fed, spec), f"decode is given {describe(fed)}, which cannot be packed to tokens")
+        require(fed.shape == state.shape, f"decode is given {describe(fed)} for a state {describe(state)}")
+        require_finite(state, fed)
+        used, allowed = worst((fed - state.double()).abs(), unscale_bound(state.double(), spec, state.dtype))
+        message = f"the decoder's input, packed and in the units of the state, is {used:.3g} away from the state"
+        yield within(used, allowed, message, where="input of decode")
+    else:
+        yield _unpacked_input(run, state, fed)
+
+
+def _unpacked_input(run: Run, state: Tensor, fed: Tensor) -> Check:
+    spec = run.subject.spec
     require(fed.shape == state.shape, f"decode is given {describe(fed)} for a state {describe(state)}")
     require_finite(state, fed)
     expected = to_decoder(state.double(), spec)
     dtype = coarser(state.dtype, fed.dtype)
     used, allowed = worst((fed.double() - expected).abs(), scale_bound(expected, spec, dtype))
-    yield within(
+    return within(
         used,
         allowed,
         f"the decoder's input is {used:.3g} away from {_formula(spec)}, rounding allows {allowed:.3g}",

@@ -171,10 +171,21 @@ def tokens_of(run: Run) -> dict[str, int]:
     return dict(zip(run.case.prompts, half.bool().sum(dim=1).tolist(), strict=True))
 
 
+def null_counts(run: Run) -> set[int]:
+    """How many tokens the mask leaves of the rows that are no prompt of the case: those of the empty prompt."""
+    masks = [call.inputs.get("attention_mask") for call in run.trace.of("text")]
+    counts = [mask.bool().sum(dim=1).tolist() for mask in masks if isinstance(mask, Tensor) and mask.dim() == 2]
+    later = run.subject.spec.guidance_layout in ("uncond_first", "separate_uncond_first")
+    rows = [count for part in counts for count in part]
+    return set(rows[: -run.case.batch] if later else rows[run.case.batch :])
+
+
 def encoded_images(run: Run, parts: list[Tensor]) -> Iterator[Check]:
     images, spec = run.trace.images, run.subject.spec
     whole = all(part.shape[1:] == parts[0].shape[1:] for part in parts)
     found = torch.cat(parts).cpu() if whole else None
+    if found is not None and spec.latent_frames is not None and found.dim() == 5 and found.shape[2] == 1:
+        found = found.squeeze(2)  # a picture is a video of one frame
     if images is None or found is None or len(found) != len(images):
         return
     yield exact(

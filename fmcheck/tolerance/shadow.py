@@ -63,6 +63,16 @@ def shadow(field: ExactField, reading: Reading) -> Shadow:
     return _Integration(field, reading).run()
 
 
+def sums_bound(steps: int, start: Tensor, end: Tensor) -> Tensor:
+    """Elementwise bound on the rounding of a method of which only its steps are known: those of its states in float32.
+
+    A state is the sum of a few terms of the size of both ends; as in a step of a known method, three roundings of the
+    one and one of the other. Multistep methods weigh up to three evaluations with coefficients whose sizes add up to
+    less than eight times their sum on a grid of this kind.
+    """
+    return 8 * steps * unit_roundoff(torch.float32) * (3 * end.abs() + start.abs())
+
+
 class _Integration:
     def __init__(self, field: ExactField, reading: Reading) -> None:
         self.field, self.reading, self.spec = field, reading, reading.spec

@@ -164,7 +164,7 @@ def test_values_in_short() -> None:
 
 
 def test_annotations_are_replaced_one_by_one() -> None:
-    assert annotations_for({}) == dict(ANNOTATIONS)
+    assert annotations_for({}) == {**ANNOTATIONS, "text.output@4": Latent}
     scalar = Float[Tensor, ""]
     known = annotations_for({"velocity.time": scalar})
     assert known["velocity.time"] is scalar

@@ -87,7 +87,10 @@ SHAPES = [
     (lambda images: images.mT, "height and width are exchanged"),
     (lambda images: images[:1], "only the first prompt has a picture"),
     (lambda images: images[0], None),
-    (lambda images: images.numpy(), "no tensor in what was returned"),
+    (
+        lambda images: images.numpy(),
+        "no tensor in what was returned; let the subject's generate return a torch tensor [B, channels, H, W]",
+    ),
 ]
 
 

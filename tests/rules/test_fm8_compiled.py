@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmcheck.errors import NotInformative
+from fmcheck.errors import ForeignRuleError, NotInformative
 from fmcheck.record.compiled import Compiled, Counted, forget_compiled
 from fmcheck.record.points import Arguments, Parameters
 from fmcheck.rules import Rule, get_rule
@@ -47,7 +47,7 @@ def test_a_rule_puts_back_what_its_runs_have_left_whatever_happened() -> None:
     rule = Rule(
         **fields, wishes=lambda plan: {"base": plan.base}, judges_crashes=False, finish=lambda: done.append(True)
     )
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ForeignRuleError, match="ZeroDivisionError"):
         Session(toy_subject()).judge(rule)
     assert done == [True]
     assert base.finish() is None
