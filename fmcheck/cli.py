@@ -18,6 +18,7 @@ from fmcheck import __version__
 from fmcheck.cli_exp import exp_app
 from fmcheck.cli_formats import Codes, Format, TableFormat, codes
 from fmcheck.cli_fuzz import fuzz
+from fmcheck.cli_power import power
 from fmcheck.cli_replay import replay
 from fmcheck.errors import DeclarationError, ForeignRuleError
 
@@ -140,6 +141,7 @@ def mutants(
 
 
 app.command()(fuzz)
+app.command()(power)
 app.command()(replay)
 app.add_typer(exp_app, name="exp")
 

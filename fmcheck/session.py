@@ -26,7 +26,7 @@ from fmcheck.rules.blame import wished
 from fmcheck.subject import Subject
 from fmcheck.tensors import all_finite, checks_enabled
 
-__all__ = ["Models", "Session"]
+__all__ = ["Models", "Session", "provides"]
 
 # By device, dtype, and whether it is the second one: the model and its state as found, or why there is none.
 Models = dict[tuple[str, str, bool], tuple[Any, ModelState] | DeclarationError]
@@ -204,7 +204,7 @@ class Session:
             if need == "other_device":
                 if other_device(self.subject.case.device) is None:
                     return "this machine has no CUDA or MPS device"
-            elif not _provides(self.subject, need):
+            elif not provides(self.subject, need):
                 return f"the subject declares no {need!r}"
         if rule.on_ranks and self._ranks.refusal:
             return self._ranks.refusal
@@ -246,6 +246,11 @@ class Session:
         return _evidence(rule, runs)
 
     @property
+    def made(self) -> Mapping[Wish, Run | NotInformative | MemoryError]:
+        """Every wish that was tried, and its run, or why there is none."""
+        return self._runs
+
+    @property
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """Name of every run made, and the rules that wanted it."""
         return {name: tuple(dict.fromkeys(code for code in codes if code)) for name, codes in self._wanted.items()}
@@ -256,7 +261,8 @@ def _evidence(rule: Rule, judged: Any) -> Iterator[Check]:
     yield from rule.function(judged)
 
 
-def _provides(subject: Subject, need: str) -> bool:
+def provides(subject: Subject, need: str) -> bool:
+    """Whether a subject declares a point, an argument of a point (`velocity.null`), or one of its own functions."""
     role, _, argument = need.partition(".")
     if argument:
         point = subject.points.get(role)

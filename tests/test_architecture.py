@@ -28,6 +28,7 @@ FLOORS = [
     {"trial", "strategies"},
     {"fuzz"},
     {"run"},
+    {"power"},
     {"subjects", "mutants", "config", "report"},
     {"experiment"},
     {"repro"},
@@ -36,9 +37,9 @@ FLOORS = [
     {"fuzz_pytest"},
     {"pytest_suite", "pytest_repro"},
     {"commands"},
-    {"commands_mutants", "commands_fuzz", "commands_exp", "commands_replay", "pytest_plugin"},
+    {"commands_mutants", "commands_fuzz", "commands_exp", "commands_power", "commands_replay", "pytest_plugin"},
     {"cli_formats"},
-    {"cli_exp", "cli_fuzz", "cli_replay"},
+    {"cli_exp", "cli_fuzz", "cli_power", "cli_replay"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcheck.power.fault import Call, around, on_input, on_output, on_result
+from fmcheck.power.fault import Call, around, on_input, on_output, on_result, per_channel
 
 __all__: list[str] = []
 
@@ -25,9 +25,9 @@ def decoder_fault_swallowed(call: Call) -> Any:
 def latent_scaled_twice(x: Tensor, call: Call) -> Tensor:
     """The latent scale and shift are undone a second time before the decoder."""
     spec = call.subject.spec
-    if spec.latent_scale == 1.0 and spec.latent_shift == 0.0:
-        return x / 0.18215
-    return x / spec.latent_scale + spec.latent_shift
+    twice = x / per_channel(spec.latent_scale, x) + per_channel(spec.latent_shift, x)
+    # Where the pipeline has no scale, that of a well-known autoencoder.
+    return x / 0.18215 if torch.equal(twice, x) else twice
 
 
 @on_input("decode", "x", rules=("FM602", "FM601"))
@@ -130,5 +130,3 @@ def last_picture_lost(images: Tensor, call: Call) -> Tensor:
 def first_picture_for_every_prompt(images: Tensor, call: Call) -> Tensor:
     """Every prompt gets the picture of the first one."""
     return images[:1].expand_as(images).clone() if len(images) > 1 else images
-
-

@@ -13,7 +13,18 @@ from fmcheck.record.boundary import inputs_of
 from fmcheck.record.points import Arguments, find_output, replace_output
 from fmcheck.subject import ROLES, Point, Request, Subject
 
-__all__ = ["Call", "Fault", "Memory", "all_faults", "around", "on_input", "on_output", "on_request", "on_result"]
+__all__ = [
+    "Call",
+    "Fault",
+    "Memory",
+    "all_faults",
+    "around",
+    "on_input",
+    "on_output",
+    "on_request",
+    "on_result",
+    "per_channel",
+]
 
 Kind = Literal["generate", "loss"]
 Side = Literal["loop", "network"]
@@ -213,6 +224,12 @@ def all_faults(names: Iterable[str] = ()) -> list[Fault]:
             hint = did_you_mean(name, _FAULTS)
             raise DeclarationError(f"no fault {name!r}{hint}; `fmcheck power --list` lists them")
     return [_FAULTS[name] for name in dict.fromkeys(names)] if names else list(_FAULTS.values())
+
+
+def per_channel(value: float | Iterable[float], x: Tensor) -> Tensor:
+    """A scale or shift of latents, which may have one number a channel, to broadcast against `[B, C, ...]`."""
+    numbers = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    return numbers.reshape(-1, *([1] * (x.dim() - 2))) if numbers.dim() else numbers
 
 
 def _same(before: Any, after: Any) -> bool:

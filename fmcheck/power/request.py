@@ -51,4 +51,6 @@ def global_generator_used(request: Request) -> Request:
 def height_and_width_exchanged(request: Request) -> Request:
     """Height and width are taken for each other."""
     case = request.case
-    return replace(request, case=case.but(height=case.width, width=case.height)) if case.height != case.width else request
+    return (
+        replace(request, case=case.but(height=case.width, width=case.height)) if case.height != case.width else request
+    )

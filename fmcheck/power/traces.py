@@ -57,7 +57,7 @@ def train_mode_left_on(images: Tensor, call: Call) -> Tensor:
     return images
 
 
-@around("velocity", rules=("FM714",), quiet=True)
+@around("velocity", rules=("FM714",))
 def sampled_in_train_mode(call: Call) -> Any:
     """The network is called in train mode."""
     changed = [module for module in _modules(call) if not module.training]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcheck.power.fault import Call, around, on_input, on_output, on_result
+from fmcheck.power.fault import Call, around, on_input, on_output, per_channel
 
 __all__: list[str] = []
 
@@ -52,11 +52,12 @@ def trained_towards_the_opposite(v: Tensor, call: Call) -> Tensor:
     return -v
 
 
-@on_output("encode", rules=("FM903", "FM904"), kind="loss")
+@on_output("encode", rules=("FM607", "FM903"), kind="loss")
 def encoded_scaled_twice(x: Tensor, call: Call) -> Tensor:
     """In training the latent scale is applied a second time."""
     spec = call.subject.spec
-    return (x - spec.latent_shift) * spec.latent_scale if spec.latent_scale != 1 or spec.latent_shift else x * 0.18215
+    twice = (x - per_channel(spec.latent_shift, x)) * per_channel(spec.latent_scale, x)
+    return x * 0.18215 if torch.equal(twice, x) else twice
 
 
 @on_output("encode", rules=("FM903", "FM904"), kind="loss")
@@ -65,15 +66,9 @@ def encoded_rows_rotated(x: Tensor, call: Call) -> Tensor:
     return x.roll(1, 0)
 
 
-@around("velocity", rules=("FM707", "FM907"), kind="loss", quiet=True)
+@around("velocity", rules=("FM907",), kind="loss", quiet=True)
 def trained_with_global_randomness(call: Call) -> Any:
     """In training a number is drawn from the process's global generator."""
     call.did()
     torch.rand(())
     return call.go()
-
-
-@on_result(rules=("FM904",), kind="loss")
-def loss_summed_over_two(loss: Tensor, call: Call) -> Tensor:
-    """The loss is half of the mean square."""
-    return loss / 2
