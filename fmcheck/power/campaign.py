@@ -31,11 +31,12 @@ class Trial:
     """What became of one fault.
 
     Attributes:
-        status: `noticed` by rules; `warned`: they call it a warning, which fails only a strict gate; `raised`: the pipeline itself raised, and no rule was needed; `missed`; `no effect`:
-            nothing that was compared came out otherwise; `not planted`.
+        status: `noticed` by rules; `warned`: they call it a warning, which fails only a strict gate; `raised`: the
+            pipeline itself raised, and no rule said more; `missed`; `no effect`: nothing that was compared came out
+            otherwise; `not planted`.
         rules: codes of the rules that noticed it, all over the same runs.
         message: what the first of them said, or the exception.
-        calls: `generate()` calls that were made until then.
+        calls: `generate()` calls that were made until it was noticed, or in vain.
         reason: why it was not noticed or not planted.
         helps: what the subject would have to declare: points, arguments of points, functions.
     """
@@ -149,7 +150,7 @@ def _judged(session: Session, rule: Rule) -> Outcome:
 
 
 def _severities(outcome: Outcome) -> set[str]:
-    return {finding.severity for finding in outcome.findings} - {"note"}
+    return {str(finding.severity) for finding in outcome.findings} - {"note"}
 
 
 def try_fault(subject: Subject, fault: Fault, baseline: Baseline, *, every: bool = False) -> Trial:
@@ -180,6 +181,7 @@ def _timed(trial: Trial, seconds: float) -> Trial:
 def _looked(session: Session, planting: Planting, fault: Fault, baseline: Baseline, *, every: bool) -> Trial:
     looks = looks_of(session, baseline.rules, fault.kind)
     found: dict[str, dict[str, str]] = {"error": {}, "warning": {}}
+    calls: dict[str, int] = {}
     while looks and (every or not found["error"]):
         for look in next_looks(session, looks):
             looks.remove(look)
@@ -187,10 +189,11 @@ def _looked(session: Session, planting: Planting, fault: Fault, baseline: Baseli
                 # A rule that says something although nothing was changed yet says it of something else.
                 for finding in outcome.findings if planting.memory.touched else ():
                     found.get(finding.severity, {}).setdefault(outcome.rule.code, finding.message)
+                    calls.setdefault(finding.severity, session.calls)
     for severity, status in _STATUSES.items():
         if codes := found[severity]:
             first = next(iter(codes.values()))
-            return Trial(fault=fault, status=status, rules=tuple(codes), message=first, calls=session.calls)
+            return Trial(fault=fault, status=status, rules=tuple(codes), message=first, calls=calls[severity])
     return _unnoticed(session, planting, fault, baseline)
 
 

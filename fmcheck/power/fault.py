@@ -45,7 +45,15 @@ class Memory:
 
 
 class Call:
-    """One call of an observation point, as the fault that sits in its way sees it; also the end of a run."""
+    """One call of an observation point, as the fault that sits in its way sees it; also the end of a run.
+
+    At the end of a run there is no call: only the run's own attributes are there.
+    """
+
+    _role: str
+    _point: Point
+    _original: Callable[..., Any]
+    _arguments: Arguments
 
     def __init__(self, subject: Subject, model: Any, request: Request, memory: Memory) -> None:
         self.subject, self.model, self.request, self.memory = subject, model, request, memory

@@ -41,7 +41,7 @@ def seed_ignored(request: Request) -> Request:
     return replace(request, generator=torch.Generator(request.generator.device).manual_seed(0))
 
 
-@on_request(rules=("FM706", "FM705"))
+@on_request(rules=("FM707", "FM706"))
 def global_generator_used(request: Request) -> Request:
     """The noise comes from the process's global generator."""
     return replace(request, generator=torch.default_generator)

@@ -10,7 +10,7 @@ from fmcheck.power.fault import Call, around, on_input
 __all__: list[str] = []
 
 
-@on_input("velocity", "x", rules=("FM502",))
+@on_input("velocity", "x", rules=("FM502", "FM501"))
 def state_rounded_to_bfloat16(x: Tensor, call: Call) -> Tensor:
     """The state goes through bfloat16 on its way to the network."""
     return x.bfloat16().to(x.dtype)
@@ -60,7 +60,7 @@ def callers_noise_in_the_state(x: Tensor, call: Call) -> Tensor:
     return x + 0.01 * torch.randn(x.shape, generator=generator, device=generator.device).to(x)
 
 
-@on_input("velocity", "x", rules=("FM501",))
+@on_input("velocity", "x", rules=("FM302", "FM501"))
 def state_never_moves(x: Tensor, call: Call) -> Tensor:
     """The network is handed the first state in every step."""
     first: Tensor = call.memory.run.setdefault("state", x.detach().clone())
@@ -73,7 +73,7 @@ def state_clamped(x: Tensor, call: Call) -> Tensor:
     return x.clamp(-1, 1)
 
 
-@on_input("velocity", "x", rules=("FM501", "FM401"))
+@on_input("velocity", "x", rules=("FM303", "FM401"))
 def state_one_percent_too_large(x: Tensor, call: Call) -> Tensor:
     """The state is multiplied by 1.01 before the network sees it, as by a scaling for another scheduler."""
     return x * 1.01

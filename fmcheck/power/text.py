@@ -38,7 +38,7 @@ def first_text_for_every_prompt(z: Tensor, call: Call) -> Tensor:
     return z[:1].expand_as(z).clone()
 
 
-@on_output("text", rules=("FM401", "FM717"))
+@on_output("text", rules=("FM705", "FM717"))
 def text_cached_for_ever(z: Tensor, call: Call) -> Tensor:
     """The text encoder's first output is used again in every later call of the same size."""
     kept: Tensor = call.memory.ever.setdefault(f"text {tuple(z.shape)} {z.dtype}", z.detach().clone())
@@ -51,7 +51,7 @@ def text_mask_ignored(mask: Tensor, call: Call) -> Tensor:
     return torch.ones_like(mask)
 
 
-@on_output("text", rules=("FM803", "FM801"), side="network")
+@on_output("text", rules=("FM405", "FM803"), side="network")
 def neighbour_leaks_into_the_text(z: Tensor, call: Call) -> Tensor:
     """The text encoder itself mixes one percent of the next row into every row."""
     return z.lerp(z.roll(1, 0), 0.01)

@@ -8,7 +8,7 @@ from fmcheck.power.fault import Call, on_input
 __all__: list[str] = []
 
 
-@on_input("velocity", "time", rules=("FM304", "FM307"))
+@on_input("velocity", "time", rules=("FM302", "FM304", "FM307"))
 def time_one_step_late(time: Tensor, call: Call) -> Tensor:
     """The network is told the time of the step before; in the first step its own."""
     seen: list[Tensor] = call.memory.run.setdefault("times", [])
@@ -43,19 +43,19 @@ def time_in_bfloat16(time: Tensor, call: Call) -> Tensor:
     return time.bfloat16()
 
 
-@on_input("velocity", "time", rules=("FM307",))
+@on_input("velocity", "time", rules=("FM102", "FM304"))
 def time_rounded_to_bfloat16(time: Tensor, call: Call) -> Tensor:
     """The time goes through bfloat16 and comes back in its own dtype."""
     return time.bfloat16().to(time.dtype)
 
 
-@on_input("velocity", "time", rules=("FM110",))
+@on_input("velocity", "time", rules=("FM102",))
 def time_in_float64(time: Tensor, call: Call) -> Tensor:
     """The time is cast to float64."""
     return time.double()
 
 
-@on_input("velocity", "time", rules=("FM307",))
+@on_input("velocity", "time", rules=("FM304", "FM307"))
 def time_halved(time: Tensor, call: Call) -> Tensor:
     """Half of the time argument is told."""
     return time / 2 if time.is_floating_point() else time // 2

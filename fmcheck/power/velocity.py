@@ -15,19 +15,19 @@ def _halves(v: Tensor, call: Call) -> tuple[Tensor, Tensor] | None:
     return v[: call.batch], v[call.batch :]
 
 
-@on_output("velocity", rules=("FM501",))
+@on_output("velocity", rules=("FM303", "FM302"))
 def velocity_negated(v: Tensor, call: Call) -> Tensor:
     """The state is moved against the velocity that the network returned."""
     return -v
 
 
-@on_output("velocity", rules=("FM501",))
+@on_output("velocity", rules=("FM303", "FM305"))
 def velocity_one_percent_too_long(v: Tensor, call: Call) -> Tensor:
     """The velocity is multiplied by 1.01 before it is used."""
     return v * 1.01
 
 
-@on_output("velocity", rules=("FM501",))
+@on_output("velocity", rules=("FM303", "FM305"))
 def velocity_doubled(v: Tensor, call: Call) -> Tensor:
     """The velocity is multiplied by 2 before it is used."""
     return v * 2
@@ -90,7 +90,7 @@ def neighbour_leaks_into_the_velocity(v: Tensor, call: Call) -> Tensor:
     return v.lerp(v.roll(1, 0), 0.01)
 
 
-@on_output("velocity", rules=("FM801",), side="network")
+@on_output("velocity", rules=("FM803", "FM801"), side="network")
 def neighbour_leaks_in_the_network(v: Tensor, call: Call) -> Tensor:
     """The network itself mixes one percent of the next row's velocity into every row."""
     return v.lerp(v.roll(1, 0), 0.01)
@@ -103,7 +103,7 @@ def nan_hidden(v: Tensor, call: Call) -> Tensor:
     return v.nan_to_num()
 
 
-@on_output("velocity", rules=("FM706", "FM711"), side="network")
+@on_output("velocity", rules=("FM707", "FM716", "FM706"), side="network")
 def network_draws_global_noise(v: Tensor, call: Call) -> Tensor:
     """The network adds noise of the process's global generator to its output, as dropout does that is left on."""
     return v + 0.01 * torch.randn(v.shape).to(v)

@@ -116,12 +116,14 @@ def _counts(power: Power) -> str:
     warned, raised = len(power.of("warned")), len(power.of("raised"))
     extra = [f"{warned} by a warning only"] if warned else []
     extra += [f"{raised} by an exception of the pipeline"] if raised else []
-    noticed = sum(trial.noticed for trial in power.trials)
+    noticed = f"{sum(trial.noticed for trial in power.trials)} noticed"
+    noticed += f" ({', '.join(extra)})" if extra else ""
     return (
-        f"{plural(len(power.trials), 'fault')}: {noticed} noticed{f' ({", ".join(extra)})' if extra else ''}, "
+        f"{plural(len(power.trials), 'fault')}: {noticed}, "
         f"{len(power.of('missed'))} missed, {len(power.of('no effect'))} without effect, "
         f"{len(power.of('not planted'))} not planted; {power.share:.1f} % of those with an effect were noticed; "
-        f"{plural(power.calls, 'generate() call')}, {power.baseline.calls} of them without a fault, {power.seconds:.1f} s"
+        f"{plural(power.calls, 'generate() call')}, {power.baseline.calls} of them without a fault, "
+        f"{power.seconds:.1f} s"
     )
 
 
