@@ -37,12 +37,13 @@ def advice(fault: Fault, subject: Subject, outcomes: Mapping[str, Outcome]) -> t
             reasons.append(f"{code} was not selected")
             continue
         reasons.append(f"{code} {_why(outcome)}")
-        helps |= dict.fromkeys(need for need in outcome.rule.needs if _declarable(need) and not provides(subject, need))
+        helps |= dict.fromkeys(need for need in outcome.rule.needs if _helps(need, subject))
     return "; ".join(reasons) or "no rule is known to notice it", tuple(helps)
 
 
-def _declarable(need: str) -> bool:
-    return need.partition(".")[0] in (*ROLES, "entry", "tokenize", "pad", "masked")
+def _helps(need: str, subject: Subject) -> bool:
+    declarable = need.partition(".")[0] in (*ROLES, "entry", "tokenize", "pad", "masked")
+    return declarable and not provides(subject, need)
 
 
 def _why(outcome: Outcome) -> str:

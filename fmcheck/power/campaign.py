@@ -160,6 +160,8 @@ def try_fault(subject: Subject, fault: Fault, baseline: Baseline, *, every: bool
         every: ask all rules, whatever was noticed before.
     """
     missing = [need for need in fault.needs if not provides(subject, need)]
+    # A point brings its arguments with it.
+    missing = [need for need in missing if need.partition(".")[0] == need or need.partition(".")[0] not in missing]
     if missing:
         return Trial(fault=fault, status="not planted", reason=unplantable(missing), helps=tuple(missing))
     started = time.perf_counter()
@@ -213,8 +215,7 @@ def _unnoticed(session: Session, planting: Planting, fault: Fault, baseline: Bas
     memory, calls = planting.memory, session.calls
     runs = {w: r for w, r in session.made.items() if isinstance(r, Run) and w.kind == fault.kind}
     if not memory.touched and memory.refused:
-        helps = tuple(need for need in fault.needs if need.partition(".")[2])
-        return Trial(fault=fault, status="not planted", reason=memory.refused, calls=calls, helps=helps)
+        return Trial(fault=fault, status="not planted", reason=memory.refused, calls=calls, helps=memory.helps)
     raised = next(
         (r.failure for w, r in runs.items() if r.failure and isinstance(baseline.results.get(w), Tensor)), None
     )

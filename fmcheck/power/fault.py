@@ -34,7 +34,8 @@ Side = Literal["loop", "network"]
 class Memory:
     """What a fault keeps: `run` is empty at the beginning of every run, `ever` lasts as long as it is planted.
 
-    `outputs` are the last outputs by role. `touched` counts what it changed, `refused` says why it could not.
+    `outputs` are the last outputs by role. `touched` counts what it changed, `refused` says why it could not, and
+    `helps` what the subject would have to declare for it.
     """
 
     run: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Memory:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     touched: int = 0
     refused: str = ""
+    helps: tuple[str, ...] = ()
 
 
 class Call:
@@ -100,9 +102,10 @@ class Call:
         """Note that something was changed."""
         self.memory.touched += 1
 
-    def refuse(self, reason: str) -> None:
-        """Note that this call cannot have the fault, and why."""
+    def refuse(self, reason: str, *helps: str) -> None:
+        """Note that this call cannot have the fault, and why; `helps` are needs that would make it possible."""
         self.memory.refused = self.memory.refused or reason
+        self.memory.helps = self.memory.helps or helps
 
 
 Around = Callable[[Call], Any]
@@ -200,7 +203,7 @@ def on_input(role: str, name: str, *, rules: Iterable[str], **rest: Any) -> Regi
             if isinstance(value, Tensor):
                 call.set(name, change(value, call))
             else:
-                call.refuse(f"no tensor is passed as {role}.{name}")
+                call.refuse(f"no tensor is passed as {role}.{name}", f"{role}.{name}")
             return call.go()
 
         act.__name__, act.__doc__ = change.__name__, change.__doc__
@@ -241,7 +244,8 @@ def per_channel(value: float | Iterable[float], x: Tensor) -> Tensor:
 
 
 def _same(before: Any, after: Any) -> bool:
-    if not (isinstance(before, Tensor) and isinstance(after, Tensor)):
+    # NaN equals nothing, not even itself.
+    if before is after or not (isinstance(before, Tensor) and isinstance(after, Tensor)):
         return before is after
     alike = before.shape == after.shape and before.dtype == after.dtype
     return alike and bool(torch.equal(before, after))

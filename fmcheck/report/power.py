@@ -52,9 +52,7 @@ def power_page(power: Power, *, target: str, width: int, shortfall: str = "") ->
         trials = [trial for trial in power.trials if trial.status == status]
         if trials:
             page.line((title, "bold"), f" ({len(trials)})")
-            for trial in trials:
-                style = "bold red" if status == "missed" else ""
-                page.text(_reason(trial), indent=2, label=f"{trial.fault.name:<{longest}}", label_style=style)
+            _by_reason(page, trials, style="bold red" if status == "missed" else "bold")
             page.blank()
     _helpful(page, power)
     page.text(_counts(power))
@@ -89,14 +87,17 @@ def _by(trial: Trial) -> str:
     return f"{shown}{more}{' (warning)' if trial.status == 'warned' else ''}"
 
 
-def _reason(trial: Trial) -> str:
-    help_ = f"; {_declared(trial.helps)} would help" if trial.helps else ""
-    calls = f" ({plural(trial.calls, 'call')})" if trial.calls else ""
-    return f"{trial.reason}{help_}{calls}"
-
-
-def _declared(needs: tuple[str, ...]) -> str:
-    return " and ".join(declaration_of(need) for need in needs)
+def _by_reason(page: Page, trials: list[Trial], *, style: str) -> None:
+    """Faults that share a reason under it, since one missing point is the reason of many."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.reason, []).append(trial)
+    for reason, group in groups.items():
+        helps = " and ".join(declaration_of(need) for need in group[0].helps)
+        calls = max(trial.calls for trial in group)
+        text = reason + (f"; {helps} would help" if helps else "") + (f" ({plural(calls, 'call')})" if calls else "")
+        page.text(", ".join(trial.fault.name for trial in group), indent=2, style=style)
+        page.text(text, indent=6)
 
 
 def _helpful(page: Page, power: Power) -> None:
