@@ -47,6 +47,18 @@ def halves_averaged(v: Tensor, call: Call) -> Tensor:
     return v if halves is None else torch.cat([(halves[0] + halves[1]) / 2] * 2)
 
 
+@on_output("velocity", rules=("FM203", "FM204"))
+def one_branch_for_both(v: Tensor, call: Call) -> Tensor:
+    """The conditional velocity is used as the unconditional one as well, in one doubled call or in separate ones."""
+    kept: list[Tensor] = call.memory.run.setdefault("branches", [])
+    kept.append(v)
+    if call.subject.spec.guidance_layout.startswith("separate"):
+        # Where guidance is off there is one call a step, and none is a second branch.
+        guided = call.subject.spec.guidance_weight(call.request.case.guidance_scale) != 0
+        return kept[-2] if guided and len(kept) % 2 == 0 and kept[-2].shape == v.shape else v
+    return torch.cat([v[: call.batch]] * 2) if len(v) == 2 * call.batch else v
+
+
 @on_output("velocity", rules=("FM501",))
 def channel_dropped(v: Tensor, call: Call) -> Tensor:
     """The first channel of the velocity is taken for zero."""
