@@ -187,7 +187,7 @@ def _looked(session: Session, planting: Planting, fault: Fault, baseline: Baseli
     while looks and (every or not found["error"]):
         for look in next_looks(session, looks):
             looks.remove(look)
-            for outcome in _outcomes(look.judge(session)):
+            for outcome in look.judge(session):
                 # A rule that says something although nothing was changed yet says it of something else.
                 for finding in outcome.findings if planting.memory.touched else ():
                     found.get(finding.severity, {}).setdefault(outcome.rule.code, finding.message)
@@ -197,18 +197,6 @@ def _looked(session: Session, planting: Planting, fault: Fault, baseline: Baseli
             first = next(iter(codes.values()))
             return Trial(fault=fault, status=status, rules=tuple(codes), message=first, calls=calls[severity])
     return _unnoticed(session, planting, fault, baseline)
-
-
-def _outcomes(judged: Iterable[Outcome]) -> Iterable[Outcome]:
-    outcomes = iter(judged)
-    while True:
-        try:
-            yield next(outcomes)
-        except StopIteration:
-            return
-        except InternalError:
-            # A rule that breaks on a broken pipeline notices nothing.
-            continue
 
 
 def _unnoticed(session: Session, planting: Planting, fault: Fault, baseline: Baseline) -> Trial:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fmcheck.errors import InternalError
 from fmcheck.outcome import Outcome
 from fmcheck.rules import Rule
 from fmcheck.session import Session
@@ -35,9 +36,13 @@ class Look:
         return frozenset(wish for wish in self.wishes if wish not in session.made)
 
     def judge(self, session: Session) -> Iterator[Outcome]:
-        """Make the runs and judge."""
+        """Make the runs and judge. A rule that breaks on a broken pipeline notices nothing, and is left out."""
         for rule in self.rules:
-            yield session.judge(rule) if self.over is None else session.judge(rule, over=[self.over])
+            try:
+                outcome = session.judge(rule) if self.over is None else session.judge(rule, over=[self.over])
+            except InternalError:
+                continue
+            yield outcome
 
 
 def looks_of(session: Session, rules: Iterable[Rule], kind: str) -> list[Look]:

@@ -1,8 +1,12 @@
 """The order of the looks: first what the runs that are there can show."""
 
-from fmcheck.power.looks import looks_of, next_looks
-from fmcheck.rules import get_rule
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fmcheck.power.looks import Look, looks_of, next_looks
+from fmcheck.rules import Check, get_rule
 from fmcheck.session import Session
+from fmcheck.wish import Run
 from tests.rules.toy import toy_subject
 
 
@@ -37,3 +41,13 @@ def test_training_is_looked_at_for_faults_of_training_only() -> None:
     rules = [get_rule("FM903"), get_rule("FM905"), get_rule("FM501")]
     assert codes(looks_of(session, rules, "loss")) == ["FM903", "FM905"]
     assert "FM903" not in codes(looks_of(session, rules, "generate"))
+
+
+def test_a_rule_that_breaks_hides_no_other() -> None:
+    def breaks(run: Run) -> Iterator[Check]:
+        raise KeyError(run.name)
+
+    session, update = Session(toy_subject()), get_rule("FM501")
+    base = session.plan.base
+    outcomes = Look((replace(update, function=breaks), update), (base,), base).judge(session)
+    assert [outcome.status for outcome in outcomes] == ["passed"]
