@@ -45,6 +45,7 @@ def test_training_is_looked_at_for_faults_of_training_only() -> None:
 
 def test_a_rule_that_breaks_hides_no_other() -> None:
     def breaks(run: Run) -> Iterator[Check]:
+        yield Check(holds=True)
         raise KeyError(run.name)
 
     session, update = Session(toy_subject()), get_rule("FM501")
