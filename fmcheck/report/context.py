@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ from fmcheck.subject import Subject
 
 __all__ = ["Context", "cases_of", "rerun_command", "versions"]
 
+# Longer ones, such as a scale a channel, are told by their length.
+_SHORTEST_VECTOR = 4
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 
 
@@ -42,6 +45,12 @@ class Context:
     @property
     def case(self) -> Case:
         return self.subject.case
+
+    def conventions(self, rule: Rule) -> str:
+        """What the spec says of the conventions that a rule goes by: one of them may be declared wrong."""
+        spec = self.subject.spec
+        said = ", ".join(f"{name} = {_short(getattr(spec, name))}" for name in rule.conventions)
+        return f"{said}; if your code follows another convention, declare it"
 
     def shapes(self, case: Case | None) -> str:
         """The case in one line of shapes; the native case for a finding about several runs."""
@@ -104,3 +113,10 @@ def versions(device: str) -> dict[str, str]:
         "device": f"{device} ({name})",
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _short(value: Any) -> str:
+    """A field of the spec in a few characters: vectors by their length."""
+    if isinstance(value, tuple) and len(value) > _SHORTEST_VECTOR:
+        return f"({len(value)} numbers)"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -43,6 +43,8 @@ def show_finding(page: Page, group: Group, context: Context, outcome: Outcome) -
     page.row("case", context.shapes(first.case))
     for line in cause_lines(group, rule):
         page.row("cause", line)
+    if rule.conventions:
+        page.row("declared", context.conventions(rule))
     page.command("repeat", context.rerun_of(first.code))
 
 

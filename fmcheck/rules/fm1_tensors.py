@@ -158,7 +158,13 @@ def _null_cause(run: Run, call: Call, null: object) -> str | None:
     return "made for the B prompts, while guidance doubled the state to 2B rows" if 2 * len(null) == rows else None
 
 
-@rule("FM104", "wrong-state-shape", kinds=ENTRIES, judges_crashes=True)
+@rule(
+    "FM104",
+    "wrong-state-shape",
+    conventions=("latent_channels", "downsampling", "token_patch", "latent_frames"),
+    kinds=ENTRIES,
+    judges_crashes=True,
+)
 def wrong_state_shape(run: Run) -> Iterator[Check]:
     """The state that the network is given has the latent shape of the case: `x: [N, C, H / f, W / f]`, floating.
 
@@ -212,7 +218,13 @@ def _velocity_cause(run: Run, call: Call, output: object) -> str | None:
     return latent_cause(run, call, output)
 
 
-@rule("FM106", "wrong-latent-shape", kinds=ENTRIES, judges_crashes=True)
+@rule(
+    "FM106",
+    "wrong-latent-shape",
+    conventions=("initial_state", "latent_channels", "downsampling"),
+    kinds=ENTRIES,
+    judges_crashes=True,
+)
 def wrong_latent_shape(run: Run) -> Iterator[Check]:
     """Latents have one shape from end to end: `[N, D]` out of `text`, `[N, C, h, w]` from `encode` to `decode`.
 

@@ -11,7 +11,7 @@ from fmcheck.rules.fm2_explain import explain_weight
 from fmcheck.rules.registry import Check, rule
 
 
-@rule("FM208", "wrong-effective-guidance", wishes=constant_runs)
+@rule("FM208", "wrong-effective-guidance", conventions=("guidance_formula", "guidance_layout"), wishes=constant_runs)
 def wrong_effective_guidance(runs: Mapping[str, Run]) -> Iterator[Check]:
     """Over the whole loop the velocities enter by the declared formula: `end - start = T ((1 + w) c - w u)`.
 

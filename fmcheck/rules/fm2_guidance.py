@@ -23,7 +23,12 @@ from fmcheck.rules.registry import Check, rule
 from fmcheck.tolerance import fit_bound, fit_errors
 
 
-@rule("FM201", "wrong-null-half", needs=("velocity", "velocity.null"))
+@rule(
+    "FM201",
+    "wrong-null-half",
+    conventions=("guidance_layout", "null_means_unconditional"),
+    needs=("velocity", "velocity.null"),
+)
 def wrong_null_half(run: Run) -> Iterator[Check]:
     """The null indicator marks exactly the unconditional rows: `null[unconditional half] = True`, all others False.
 
@@ -115,7 +120,7 @@ def halves_differ(run: Run) -> Iterator[Check]:
             yield exact(same, f"the two branches are given different states: {message}", where=f"evaluation {k}")
 
 
-@rule("FM203", "wrong-guidance")
+@rule("FM203", "wrong-guidance", conventions=("guidance_formula", "guidance_layout", "guidance_from"))
 def wrong_guidance(run: Run) -> Iterator[Check]:
     """The velocity that moves the state is the declared combination: `v = (1 + w) v_cond - w v_uncond`.
 
@@ -168,7 +173,12 @@ def _all_and_scales(plan: Plan) -> dict[str, Wish]:
     return {**{f"plain {wish.name}": wish for wish in plan.plain}, **scales(plan)}
 
 
-@rule("FM204", "guidance-ignored", wishes=_all_and_scales)
+@rule(
+    "FM204",
+    "guidance-ignored",
+    conventions=("guidance_layout", "guidance_from", "guidance_interval"),
+    wishes=_all_and_scales,
+)
 def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     """Guidance has an effect when it is on: the unconditional branch is evaluated, differs, and moves the result.
 
@@ -225,7 +235,7 @@ def _both_evaluated(run: Run) -> Check:
     )
 
 
-@rule("FM205", "guidance-not-off")
+@rule("FM205", "guidance-not-off", conventions=("guidance_formula", "guidance_from"))
 def guidance_not_off(run: Run) -> Iterator[Check]:
     """At the neutral scale guidance has no effect: the state moves along v_cond alone (`w = 0`, or `s = 1`).
 

@@ -39,7 +39,13 @@ def _extremes(plan: Plan) -> dict[str, Wish]:
     return {name: plan.extreme_scale(f"{name}-guidance", weight) for name, weight in weights.items()}
 
 
-@rule("FM207", "limited-guidance", wishes=_extremes, judges_crashes=True)
+@rule(
+    "FM207",
+    "limited-guidance",
+    conventions=("guidance_formula", "guidance_from", "guidance_interval"),
+    wishes=_extremes,
+    judges_crashes=True,
+)
 def limited_guidance(runs: Mapping[str, Run]) -> Iterator[Check]:
     """The formula holds for every scale, or the scale is refused: `v = (1 + w) v_cond - w v_uncond` is affine in `w`.
 

@@ -14,7 +14,7 @@ from fmcheck.rules.registry import Check, rule
 from fmcheck.tolerance import fit_bound, fit_errors, step_bound, time_bound
 
 
-@rule("FM300", "unreadable-loop")
+@rule("FM300", "unreadable-loop", conventions=("guidance_layout", "solver"))
 def unreadable_loop(run: Run) -> Iterator[Check]:
     """The velocity calls of a run can be read as evaluations of the declared flow.
 
@@ -43,7 +43,7 @@ def _not_called(run: Run) -> str:
     )
 
 
-@rule("FM301", "wrong-step-count")
+@rule("FM301", "wrong-step-count", conventions=("solver",))
 def wrong_step_count(run: Run) -> Iterator[Check]:
     """The loop evaluates the velocity `K * stages` times for K steps (a Heun sampler may save the last corrector).
 
@@ -65,7 +65,7 @@ def wrong_step_count(run: Run) -> Iterator[Check]:
     )
 
 
-@rule("FM302", "time-not-monotone")
+@rule("FM302", "time-not-monotone", conventions=("time_argument", "prediction"))
 def time_not_monotone(run: Run) -> Iterator[Check]:
     """Time moves forward in every step: evaluation times strictly increase and every step has positive length.
 
@@ -99,7 +99,7 @@ def time_not_monotone(run: Run) -> Iterator[Check]:
             )
 
 
-@rule("FM303", "wrong-grid")
+@rule("FM303", "wrong-grid", conventions=("grid", "grid_mean", "grid_std", "grid_shift", "grid_clamp"))
 def wrong_grid(run: Run) -> Iterator[Check]:
     """The steps that the state really takes are those of the declared grid: `dt[k] = t_edges[k + 1] - t_edges[k]`.
 
@@ -148,7 +148,7 @@ def _recover_steps(run: Run) -> dict[int, tuple[float, float]]:
     return observed
 
 
-@rule("FM304", "wrong-evaluation-point")
+@rule("FM304", "wrong-evaluation-point", conventions=("evaluation_point", "solver"))
 def wrong_evaluation_point(run: Run) -> Iterator[Check]:
     """Inside its step the velocity is evaluated at the declared time: midpoint or left edge; the solver's stages.
 
@@ -217,7 +217,7 @@ def _time_slack(run: Run) -> Tensor:
     return time_bound(run.reading, run.reading.argument_dtype)
 
 
-@rule("FM305", "uncovered-path")
+@rule("FM305", "uncovered-path", conventions=("grid", "grid_clamp", "prediction"))
 def uncovered_path(run: Run) -> Iterator[Check]:
     """The steps cover the whole path: `sum(dt) = 1`.
 
@@ -286,7 +286,7 @@ def _told(run: Run) -> list[float]:
     return [evaluation.time for evaluation in run.reading.evaluations]
 
 
-@rule("FM307", "wrong-time-argument")
+@rule("FM307", "wrong-time-argument", conventions=("time_argument", "time_offset", "time_slope"))
 def wrong_time_argument(run: Run) -> Iterator[Check]:
     """The network is told the time of the step it serves: `log_snr = 4 - 8 t` with t inside `[t[k], t[k + 1]]`.
 

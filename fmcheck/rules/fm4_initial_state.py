@@ -33,7 +33,7 @@ def _needed(run: Run) -> int:
     return channels * h * w
 
 
-@rule("FM401", "projected-initial-state", needs=("velocity", "text"))
+@rule("FM401", "projected-initial-state", conventions=("initial_state",), needs=("velocity", "text"))
 def projected_initial_state(run: Run) -> Iterator[Check]:
     """Where the sizes match, the flow starts at the text latent itself: `x = z_text.reshape(B, C, h, w)`, bit for bit.
 

@@ -28,7 +28,7 @@ def _noise_runs(plan: Plan) -> dict[str, Wish]:
     return {"base": plan.base, "other": plan.other_seed, **training}
 
 
-@rule("FM407", "wrong-noise", wishes=_noise_runs)
+@rule("FM407", "wrong-noise", conventions=("initial_state", "noise_scale"), wishes=_noise_runs)
 def wrong_noise(runs: Mapping[str, Run]) -> Iterator[Check]:
     """A flow from noise starts at independent normal numbers, `x0 = noise_scale * eps`, in sampling and in training.
 

@@ -22,7 +22,7 @@ def _refined(plan: Plan) -> dict[str, Wish]:
     return {name: wish for name, wish in constant_runs(plan).items() if wish.case.guidance_scale == scale}
 
 
-@rule("FM505", "never-arrives", wishes=_refined)
+@rule("FM505", "never-arrives", conventions=("grid", "grid_clamp"), wishes=_refined)
 def never_arrives(runs: Mapping[str, Run]) -> Iterator[Check]:
     """The loop covers the declared path at every number of steps, so that its error can vanish.
 

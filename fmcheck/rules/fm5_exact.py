@@ -21,7 +21,7 @@ from fmcheck.tolerance import Shadow, shadow, sums_bound
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "other": 1}
 
 
-@rule("FM504", "off-exact-flow", wishes=field_runs)
+@rule("FM504", "off-exact-flow", conventions=("grid", "evaluation_point", "solver", "prediction"), wishes=field_runs)
 def off_exact_flow(runs: Mapping[str, Run]) -> Iterator[Check]:
     """With a known field in the network's place, the loop ends where the declared method ends, to rounding.
 
@@ -65,7 +65,7 @@ class _Cause:
         return self._found
 
 
-@rule("FM503", "wrong-order", wishes=order_runs)
+@rule("FM503", "wrong-order", conventions=("solver",), wishes=order_runs)
 def wrong_order(runs: Mapping[str, Run]) -> Iterator[Check]:
     """The loop converges to the exact flow, in the order of the declared method: 1 for Euler, 2 for midpoint and Heun.
 

@@ -16,7 +16,7 @@ from fmcheck.tensors import all_finite
 from fmcheck.tolerance import fit_bound, move_bound, step_bound, sums_show_digits, unit_roundoff
 
 
-@rule("FM501", "wrong-update")
+@rule("FM501", "wrong-update", conventions=("prediction", "solver"))
 def wrong_update(run: Run) -> Iterator[Check]:
     """Between two evaluations the state changes by the velocity and by nothing else: `x_end - x_start = a c + b u`.
 
@@ -93,7 +93,7 @@ def worst(error: Tensor, allowed: Tensor) -> tuple[float, float]:
     return float(error.flatten()[index]), float(allowed.flatten()[index])
 
 
-@rule("FM502", "low-precision-state")
+@rule("FM502", "low-precision-state", conventions=("state_dtype",))
 def low_precision_state(run: Run) -> Iterator[Check]:
     """The integrated state is held in float32, also when the network runs in a shorter dtype.
 

@@ -20,7 +20,12 @@ from fmcheck.tensors import describe, joined
 from fmcheck.tolerance import EXPLAINED, fit_bound, fit_errors, gamma, image_bound, move_bound
 
 
-@rule("FM601", "wrong-tensor-decoded", needs=("velocity", "decode"))
+@rule(
+    "FM601",
+    "wrong-tensor-decoded",
+    conventions=("latent_scale", "latent_shift", "token_patch"),
+    needs=("velocity", "decode"),
+)
 def wrong_tensor_decoded(run: Run) -> Iterator[Check]:
     """What enters the autoencoder is the integrated conditional state: `x_K = x_{K-1} + dt v`, B rows.
 
@@ -287,7 +292,7 @@ def swallowed_nan(runs: Mapping[str, Run]) -> Iterator[Check]:
     )
 
 
-@rule("FM606", "altered-image", needs=("velocity", "decode"))
+@rule("FM606", "altered-image", conventions=("image_range", "decode_range"), needs=("velocity", "decode"))
 def altered_image(run: Run) -> Iterator[Check]:
     """The images are what the decoder returned, clamped and mapped to the declared range and otherwise untouched.
 

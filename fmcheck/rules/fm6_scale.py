@@ -15,7 +15,12 @@ from fmcheck.tensors import describe
 from fmcheck.tolerance import EXPLAINED, coarser, scale_bound, unscale_bound
 
 
-@rule("FM603", "wrong-latent-scale", needs=("velocity", "sample", "decode"))
+@rule(
+    "FM603",
+    "wrong-latent-scale",
+    conventions=("latent_scale", "latent_shift", "unscale_before_decode"),
+    needs=("velocity", "sample", "decode"),
+)
 def wrong_latent_scale(run: Run) -> Iterator[Check]:
     """The decoder is given latents in its own units: `state / latent_scale + latent_shift`, applied exactly once.
 

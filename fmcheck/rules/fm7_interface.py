@@ -86,7 +86,7 @@ def _image_cause(run: Run, found: Tensor | None) -> str | None:
     return picture_cause(run, None, found)
 
 
-@rule("FM703", "out-of-range")
+@rule("FM703", "out-of-range", conventions=("image_range",))
 def out_of_range(run: Run) -> Iterator[Check]:
     """Pictures lie within the declared range, `low <= value <= high`, and use it.
 

@@ -49,6 +49,7 @@ def _reading(run: Run) -> TrainingReading:
 @rule(
     "FM901",
     "train-time-argument",
+    conventions=("time_argument",),
     needs=("velocity", "velocity.time", "loss", "encode"),
     wishes=lambda plan: {"loss": plan.loss},
     follow_up=lambda plan, runs: _moved_loss(plan, runs),
@@ -98,7 +99,13 @@ def _loss_runs(plan: Plan) -> dict[str, Wish]:
     return {"large": plan.large_loss}
 
 
-@rule("FM902", "train-time-distribution", needs=("velocity", "velocity.time", "loss"), wishes=_loss_runs)
+@rule(
+    "FM902",
+    "train-time-distribution",
+    conventions=("time_distribution",),
+    needs=("velocity", "velocity.time", "loss"),
+    wishes=_loss_runs,
+)
 def train_time_distribution(runs: Mapping[str, Run]) -> Iterator[Check]:
     """Training times follow the declared law, one draw a row: `sup |F_n(t) - F(t)| <= sqrt(ln(2 / p) / 2n)`.
 
@@ -155,7 +162,7 @@ def _law(spec: FlowSpec) -> str:
     return f"logit-normal with mean {spec.grid_mean:g} and std {spec.grid_std:g}"
 
 
-@rule("FM903", "train-path", needs=("velocity", "loss", "text", "encode"), kinds=("loss",))
+@rule("FM903", "train-path", conventions=("sigma_min",), needs=("velocity", "loss", "text", "encode"), kinds=("loss",))
 def train_path(run: Run) -> Iterator[Check]:
     """The training state lies on the declared path: `x_t = (1 - (1 - s_min) t) x0 + t x1` for some `t`.
 
@@ -187,7 +194,13 @@ def train_path(run: Run) -> Iterator[Check]:
     )
 
 
-@rule("FM904", "train-target", needs=("velocity", "loss", "encode"), kinds=("loss",))
+@rule(
+    "FM904",
+    "train-target",
+    conventions=("prediction", "sigma_min"),
+    needs=("velocity", "loss", "encode"),
+    kinds=("loss",),
+)
 def train_target(run: Run) -> Iterator[Check]:
     """The loss pulls the network towards the declared target: `sign(d loss / d v) = sign(v - (x1 - (1 - s_min) x0))`.
 
@@ -224,7 +237,13 @@ def train_target(run: Run) -> Iterator[Check]:
     )
 
 
-@rule("FM905", "train-null", needs=("velocity", "velocity.null", "loss"), wishes=lambda plan: _null_runs(plan))
+@rule(
+    "FM905",
+    "train-null",
+    conventions=("null_probability", "null_means_unconditional"),
+    needs=("velocity", "velocity.null", "loss"),
+    wishes=lambda plan: _null_runs(plan),
+)
 def train_null(runs: Mapping[str, Run]) -> Iterator[Check]:
     """A declared share of rows trains the unconditional velocity, and they are the rows that the indicator marks.
 

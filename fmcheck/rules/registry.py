@@ -3,12 +3,13 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from fmcheck.errors import DeclarationError, InternalError, did_you_mean
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.foreign import discover, package_of
+from fmcheck.spec import FlowSpec
 from fmcheck.subject import ROLES
 
 __all__ = [
@@ -95,6 +96,7 @@ class Rule:
         judges_crashes: whether traces that ended in an exception are judged too.
         follow_up: further runs of a relation rule that can only be named once its first ones were made.
         costly: what makes it so slow that it is judged only when asked for; empty for most rules.
+        conventions: fields of the spec that it goes by: where a correct pipeline fails it, one of them is wrong.
         finish: puts back what the runs have left in the process, once the rule is judged, whatever happened.
     """
 
@@ -108,6 +110,7 @@ class Rule:
     follow_up: FollowUp | None = None
     costly: str = ""
     finish: Callable[[], None] = lambda: None
+    conventions: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -150,6 +153,7 @@ def rule(
     follow_up: FollowUp | None = None,
     costly: str = "",
     finish: Callable[[], None] = lambda: None,
+    conventions: Iterable[str] = (),
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule: a generator function that yields a :class:`Check` for every comparison it makes.
 
@@ -165,10 +169,12 @@ def rule(
     def register(function: RuleFunction) -> RuleFunction:
         own = getattr(function, "__module__", "").partition(".")[0] == "fmcheck"
         wrong = _fault(code, name, function, needs, kinds, own=own)
+        wrong = wrong or _wrong_words(code, "conventions", conventions, [field.name for field in fields(FlowSpec)])
         if wrong:
             raise (InternalError if own else DeclarationError)(wrong)
         asked = tuple(needs), wishes, tuple(kinds)
-        _RULES[code] = Rule(code, name, function, *asked, judges_crashes, follow_up, costly, finish)
+        said = costly, finish, tuple(conventions)
+        _RULES[code] = Rule(code, name, function, *asked, judges_crashes, follow_up, *said)
         return function
 
     return register
