@@ -88,6 +88,7 @@ def rule(code: str = "MY001", name: str = "mine", more: str = "", body: str = 'y
     return HEAD + RULE.format(code=code, name=name, more=more, body=body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "messages"),
     [
@@ -116,6 +117,7 @@ def test_a_package_that_cannot_be_used_is_a_wrong_declaration(
         assert message in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("rules",), ("explain", "FM203")])
 def test_no_command_goes_on_without_a_package_that_cannot_be_used(
     installed: Install, shell: Shell, command: tuple[str, ...]
@@ -124,6 +126,7 @@ def test_no_command_goes_on_without_a_package_that_cannot_be_used(
     assert (process.returncode, process.stdout) == (2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "message", "line"),
     [
