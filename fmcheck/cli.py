@@ -140,6 +140,23 @@ def mutants(
     raise typer.Exit(command.prove(names or [], full=full))
 
 
+@app.command()
+def init(
+    builder: Annotated[str, typer.Argument(help="package.module:builder, a function that returns the model.")],
+    output: Annotated[Path, typer.Option(help="The file to write; never overwritten.")] = Path("fmcheck_subject.py"),
+    call: Annotated[
+        str | None, typer.Option(help="How pictures are made, as 'model.generate(prompts, steps={num_steps})'.")
+    ] = None,
+    generate: Annotated[
+        str | None, typer.Option(help="package.module:function, given (model, request), that returns pictures.")
+    ] = None,
+) -> None:
+    """Run your sampler a few times and write a subject for it, with the evidence for every line."""
+    from fmcheck import commands_init as command
+
+    raise typer.Exit(command.init(builder, output, call, generate))
+
+
 app.command()(fuzz)
 app.command()(power)
 app.command()(replay)
