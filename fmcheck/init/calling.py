@@ -100,7 +100,7 @@ def _callables(source: Source, model: Any) -> Iterator[tuple[str, str, Any, int,
             continue
         if inspect.isfunction(value) and value is not source.builder:
             yield f"source.{name}", f"{source.module.__name__}:{name}", value, 1, []
-        elif inspect.isclass(value) and not isinstance(model, value):
+        elif inspect.isclass(value) and value not in type(model).__mro__:
             yield from _holders(source, name, value)
 
 

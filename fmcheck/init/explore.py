@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +114,8 @@ def _copy(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone() if value.numel() <= _LARGEST and not value.is_meta else None
     if depth < 3 and type(value) in (list, tuple):
-        rows = stacked(value)
+        # A list of rows is one tensor; a tuple holds results of several kinds, or one with `return_dict=False`.
+        rows = stacked(value) if isinstance(value, list) else value
         return _copy(rows) if isinstance(rows, Tensor) else type(value)(_copy(v, depth + 1) for v in value)
     if depth < 3 and isinstance(value, dict):
         return {key: _copy(v, depth + 1) for key, v in value.items()}
@@ -145,7 +145,7 @@ def tensors_in(value: Any, accessor: str = "", depth: int = 0) -> Iterator[tuple
         for name in value._fields:
             yield from tensors_in(getattr(value, name), f"{accessor}.{name}", depth + 1)
     elif isinstance(value, list | tuple):
-        rows = stacked(value)
+        rows = stacked(value) if isinstance(value, list) else value
         if isinstance(rows, Tensor):
             yield accessor, rows
             return
@@ -155,11 +155,3 @@ def tensors_in(value: Any, accessor: str = "", depth: int = 0) -> Iterator[tuple
         for name, entry in vars(value).items():
             if not name.startswith("_"):
                 yield from tensors_in(entry, f"{accessor}.{name}", depth + 1)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of the user's code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -47,7 +47,9 @@ def fit_time(told: list[float], sizes: list[float], states: list[float], stages:
 
     Returns None for fewer than two changes.
     """
-    if len(sizes) < 2 or len(told) < len(sizes) + 1:
+    # A method of two stages shows its first stage in the last step too, behind which no time is told.
+    sizes, states = sizes[: len(told) - 1], states[: len(told) - 1]
+    if len(sizes) < 2:
         return None
     kinds = _kinds(sizes, states)
     points = [("left", "euler"), ("midpoint", "euler")] if stages == 1 else [("left", "midpoint"), ("left", "heun")]

@@ -48,7 +48,8 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
 
 
 def _point(proposal: Proposal, network: Velocity) -> None:
-    arguments: dict[str, str | int | None] = {"x": network.state, "time": network.time, "null": network.null}
+    names = {"x": network.state, "time": network.time, "null": network.null}
+    arguments = {role: _selector(name) for role, name in names.items()}
     why = f"called {network.calls} times in {proposal.driver.case.num_steps} steps; {network.state} has the shape of its "
     why += f"output and changes; {network.time} moves one way"
     proposal.points["velocity"] = (network.path, arguments, network.output, why)
@@ -57,6 +58,11 @@ def _point(proposal: Proposal, network: Velocity) -> None:
         proposal.ambiguous.append(
             f"velocity: {', '.join(same[:4])} look alike; taken: {network.path}, which is handed the most rows"
         )
+
+
+def _selector(name: str | None) -> str | int | None:
+    """Arguments that a wrapper passes on unnamed are known by their position."""
+    return int(name) if name is not None and name.isdigit() else name
 
 
 def _stages(proposal: Proposal, count: int, steps: int) -> int | None:

@@ -26,7 +26,7 @@ def _guided(evaluation: Evaluation, proposal: Proposal, t: float) -> Tensor:
         prediction = (1 + weight) * c - weight * u
         axes = list(range(1, c.dim()))
         if value("guidance_norm") == "row":
-            prediction = prediction * c.norm(dim=axes, keepdim=True) / prediction.norm(dim=axes, keepdim=True)
+            prediction = prediction * _norm(c) / _norm(prediction)
         elif value("guidance_norm") == "last_axis":
             prediction = prediction * c.norm(dim=-1, keepdim=True) / prediction.norm(dim=-1, keepdim=True)
         phi = value("guidance_rescale", 0.0)
@@ -38,6 +38,11 @@ def _guided(evaluation: Evaluation, proposal: Proposal, t: float) -> Tensor:
     if kind == "x0":
         return (x - prediction) / t
     return -prediction if kind == "reverse_velocity" else prediction
+
+
+def _norm(prediction: Tensor) -> Tensor:
+    """The norm of every row, shaped to multiply it."""
+    return prediction.flatten(1).norm(dim=1).reshape(-1, *(1,) * (prediction.dim() - 1))
 
 
 def _final(proposal: Proposal, found: list[Evaluation], time: TimeFit, stages: int) -> Tensor:
