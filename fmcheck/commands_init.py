@@ -86,7 +86,8 @@ def load_file(path: Path) -> Subject:
         DeclarationError: the subject is no legal one.
     """
     spec = importlib.util.spec_from_file_location(f"_fmcheck_proposal_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:

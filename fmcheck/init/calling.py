@@ -4,11 +4,11 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fmcheck.init.source import Source
 from fmcheck.init.tokens import Tokens
@@ -60,7 +60,7 @@ class Candidate:
     accessor: str = ""
 
     def run(self, source: Source, model: Any, request: Any) -> Any:
-        names = {"source": source.module, "model": model, "request": request, "torch": torch}
+        names = {"source": source.module, "model": model, "request": request, "import_module": import_module}
         return eval(self.expression, names)
 
 
@@ -71,7 +71,11 @@ def roles_of(parameters: list[inspect.Parameter]) -> dict[str, str]:
         role = next((role for role, names in NAMES.items() if parameter.name in names), None)
         if parameter.annotation is torch.Generator or "Generator" in str(parameter.annotation):
             role = "generator"
-        if role is not None and role not in found and not (role == "negative" and parameter.default is not parameter.empty):
+        if (
+            role is not None
+            and role not in found
+            and not (role == "negative" and parameter.default is not parameter.empty)
+        ):
             found[role] = parameter.name
     return found
 
@@ -95,8 +99,11 @@ def _callables(source: Source, model: Any) -> Iterator[tuple[str, str, Any, int,
         if plain and mine not in ("torch", "builtins", "abc") and not any(word in name for word in _NOT):
             yield f"model.{name}" if name != "__call__" else "model", name, getattr(model, name), 0, []
     for name, value in vars(source.module).items():
-        mine = getattr(value, "__module__", "") == source.module.__name__
-        if not mine or name.startswith("_") or any(word in name.lower() for word in _NOT):
+        if (
+            getattr(value, "__module__", "") != source.module.__name__
+            or name.startswith("_")
+            or any(word in name.lower() for word in _NOT)
+        ):
             continue
         if inspect.isfunction(value) and value is not source.builder:
             yield f"source.{name}", f"{source.module.__name__}:{name}", value, 1, []
@@ -178,7 +185,3 @@ def from_call(text: str) -> str:
         text = text.replace(f"{{{role}}}", _EXPRESSIONS[field_]).replace(f"{{{field_}}}", _EXPRESSIONS[field_])
     text = re.sub(r"\{(height|width|generator|prompts)\}", r"request.\1", text).replace("{seed}", "request.case.seed")
     return re.sub(r"(?<![\w.])prompts\b(?!\s*=[^=])", "request.prompts", text)
-
-
-def rows(value: Any) -> int:
-    return len(value) if isinstance(value, Tensor) and value.dim() else 0

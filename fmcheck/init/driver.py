@@ -53,7 +53,7 @@ class Driver:
         """The same, or None where the sampler refuses the case."""
         try:
             return self.run(**changes)
-        except Exception:  # noqa: BLE001  (somebody else's code, asked for something it may not offer)
+        except Exception:
             return None
 
     def _ask(self, case: Case) -> Any:
@@ -88,7 +88,7 @@ def find_driver(source: Source, call: str | None = None, generate: str | None = 
             driver = Driver(source, model, candidate, case)
             try:
                 accessor = _accessor(watch(model, [], lambda d=driver, c=case: d._ask(c)), size)  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001  (a candidate that does not work is no candidate)
+            except Exception as error:
                 tried[candidate.expression] = f"{type(error).__name__}: {error}"
                 continue
             if accessor is None:
@@ -110,8 +110,10 @@ def _chosen(
     source: Source, model: Any, tokens: list[Tokens], call: str | None, generate: str | None
 ) -> list[Candidate]:
     if generate is not None:
-        return [Candidate(f'__import__("importlib").import_module("{generate.partition(":")[0]}")'
-                          f".{generate.partition(':')[2]}(model, request)", generate, generate)]  # fmt: skip
+        module, _, name = generate.partition(":")
+        if not module or not name:
+            raise DeclarationError(f"--generate: expected package.module:function; found {generate!r}")
+        return [Candidate(f'import_module("{module}").{name}(model, request)', generate, generate)]
     if call is None:
         return candidates(source, model, tokens)
     text = from_call(call)
@@ -130,13 +132,15 @@ def _accessor(watched: Watched, size: tuple[int, int]) -> str | None:
 
 def _nothing(source: Source, model: Any, tried: dict[str, str]) -> str:
     shown = "\n".join(f"  {expression}: {reason[:160]}" for expression, reason in list(tried.items())[:6])
-    names = [n for n in dir(model) if not n.startswith("_") and callable(getattr(type(model), n, None))]
-    own = [n for n in names if getattr(type(model), n).__module__.partition(".")[0] != "torch"
-           ] if hasattr(type(model), "__dict__") and not isinstance(model, dict) else []  # fmt: skip
-    what = f"tried:\n{shown}" if tried else f"no function of {source.module.__name__} and no method looks like a sampler"
+    kind = type(model)
+    own = [n for k in kind.__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins") for n in vars(k)]
+    own = [n for n in own if not n.startswith("_") and callable(getattr(kind, n))]
+    what = (
+        f"tried:\n{shown}" if tried else f"no function of {source.module.__name__} and no method looks like a sampler"
+    )
     return (
         f"init: nothing of {source.target} could be made to return pictures [2, 3, H, W]; {what}\n"
-        f"methods of {type(model).__name__}: {', '.join(own[:20]) or 'none'}\n"
+        f"methods of {kind.__name__}: {', '.join(own[:20]) or 'none'}\n"
         'say it with --call "model.generate(prompts, steps={num_steps}, cfg={guidance_scale}, height={height}, '
         'width={width}, generator={generator})", or --generate package.module:function, which is given (model, request)'
     )

@@ -119,7 +119,7 @@ def _copy(value: Any, depth: int = 0) -> Any:
         return _copy(rows) if isinstance(rows, Tensor) else type(value)(_copy(v, depth + 1) for v in value)
     if depth < 3 and isinstance(value, dict):
         return {key: _copy(v, depth + 1) for key, v in value.items()}
-    if depth < 3 and isinstance(value, tuple) or (hasattr(value, "__dict__") and _is_result(value)):
+    if (depth < 3 and isinstance(value, tuple)) or (hasattr(value, "__dict__") and _is_result(value)):
         entries = value._asdict() if hasattr(value, "_asdict") else vars(value) if hasattr(value, "__dict__") else {}
         return {key: _copy(v, depth + 1) for key, v in entries.items()}
     return value
@@ -127,8 +127,10 @@ def _copy(value: Any, depth: int = 0) -> Any:
 
 def _is_result(value: Any) -> bool:
     """Whether an object is a bag of tensors that a call returned, and no part of the model."""
-    return not isinstance(value, nn.Module) and not callable(value) and any(
-        isinstance(v, Tensor) for v in vars(value).values()
+    return (
+        not isinstance(value, nn.Module)
+        and not callable(value)
+        and any(isinstance(v, Tensor) for v in vars(value).values())
     )
 
 

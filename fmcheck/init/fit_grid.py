@@ -38,18 +38,18 @@ def fit_grid(observed: Observed) -> GridFit | None:
 
 
 def _difference(fields: Mapping[str, Any], steps: int, tokens: int, edges: list[float]) -> float:
-    plain = dict(fields)
+    plain: dict[str, Any] = dict(fields)
     law = plain.pop("grid_shift_by_tokens", None)
     if law is not None:
         plain["grid_shift"] = math.exp(law[1] + (law[3] - law[1]) * (tokens - law[0]) / (law[2] - law[0]))
-    expected = time_edges(steps, FlowSpec(**plain)).tolist()
-    return max(abs(a - b) for a, b in zip(edges, expected, strict=False))
+    expected: list[float] = time_edges(steps, FlowSpec(**plain)).tolist()
+    return float(max(abs(a - b) for a, b in zip(edges, expected, strict=False)))
 
 
 def _hypotheses(observed: Observed) -> Iterator[dict[str, Any]]:
     yield {"grid": "uniform"}
-    (steps, tokens), edges = max(observed.items(), key=lambda item: item[0][0])
-    inner = [(k, t) for k, t in enumerate(edges[:steps]) if 0 < k and 1e-6 < t < 1 - 1e-6]
+    (steps, _), edges = max(observed.items(), key=lambda item: item[0][0])
+    inner = [(k, t) for k, t in enumerate(edges[:steps]) if k > 0 and 1e-6 < t < 1 - 1e-6]
     if len(inner) < 2:
         return
     shift = _rounded(mean(_shift(k / steps, t) for k, t in inner))
@@ -62,7 +62,9 @@ def _hypotheses(observed: Observed) -> Iterator[dict[str, Any]]:
         yield {"grid": "shifted", "grid_shift_by_tokens": law}
     yield from _with_last(steps, inner)
     terminal = _rounded(1 - edges[steps - 1], 3)
-    yield from ({"grid": "shifted", "grid_shift": s, "grid_terminal": terminal} for s in _stretched(steps, inner, terminal))
+    yield from (
+        {"grid": "shifted", "grid_shift": s, "grid_terminal": terminal} for s in _stretched(steps, inner, terminal)
+    )
 
 
 def _shift(q: float, t: float) -> float:

@@ -46,12 +46,21 @@ def fit_affine(z: Tensor, x: Tensor) -> Affine:
 def _line(z: Tensor, x: Tensor) -> Affine:
     fit = least_squares(z, [x.double(), torch.ones_like(x, dtype=torch.float64)])
     slope, shift = fit.coefficients
-    return Affine(_short(1 / slope if slope else 1.0), _short(shift, absolute=True), fit.residual)
+    scale = 1 / slope if slope else 1.0
+    # People write a deviation as often as its inverse.
+    direct, inverse = _short(scale), _short(slope) if slope else 1.0
+    return Affine(direct if len(repr(direct)) <= len(repr(inverse)) else 1 / inverse, _short(shift), fit.residual)
 
 
-def _short(value: float, *, absolute: bool = False) -> float:
-    """Four digits: the fit is no better than float32 sums, and people write short numbers."""
-    return (round(value, 4) if absolute else float(f"{value:.4g}")) + 0.0
+def _short(value: float) -> float:
+    """The shortest decimal within the error of a fit to float32 numbers: people write short ones."""
+    if abs(value) < 4e-7:
+        return 0.0
+    for digits in range(1, 8):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 4e-6 * max(abs(value), 0.1):
+            return short
+    return value
 
 
 @dataclass
@@ -64,7 +73,6 @@ class LatentFit:
     fields: dict[str, Any] = field(default_factory=dict)
     sample: Seen | None = None
     sample_input: str = ""
-    inside: bool = False
 
 
 def _pictures(watched: Watched, after: int, size: tuple[int, int, int]) -> Iterator[Seen]:
@@ -112,9 +120,9 @@ def fit_latent(watched: Watched, final: Tensor, after: int, size: tuple[int, int
     chosen = found[0]
     deeper = next((f for f in found[1:] if f.decode.inside(chosen.decode) and not f.affine.trivial), None)
     if chosen.affine.trivial and deeper is not None:
-        chosen.affine, chosen.inside = deeper.affine, True
-    else:
-        _find_sample(watched, chosen, final, after)
+        # A function that scales and decodes: the decoder inside of it shows both.
+        chosen = deeper
+    _find_sample(watched, chosen, final, after)
     return chosen
 
 

@@ -56,8 +56,6 @@ def fit_rescale(
         proposal.missing.append("guidance: the combined prediction is rescaled a row, in a way that is not recognised")
         return
     for name, value in fields.items():
-        values = [other[name] for other in agreed]
-        chosen = round(statistics.median(values), 3) if isinstance(value, float) else value  # type: ignore[type-var]
+        numbers = [float(other[name]) for other in agreed if isinstance(value, float)]
+        chosen = round(statistics.median(numbers), 3) if numbers else value
         proposal.set(name, chosen, "rows change by a factor of their own, which this gives at every step")
-
-

@@ -58,7 +58,11 @@ def fit_time(told: list[float], sizes: list[float], states: list[float], stages:
         for name, (offset, slope) in _maps(told, sizes, kind, point, solver).items():
             fit = _judged(told, sizes, kind, point, solver, name, offset, slope)
             # A named map wins over a fitted one that is a little nearer.
-            worse = best is not None and (fit.residual > _GOOD or best.residual <= _GOOD) and fit.residual >= best.residual / 3
+            worse = (
+                best is not None
+                and (fit.residual > _GOOD or best.residual <= _GOOD)
+                and fit.residual >= best.residual / 3
+            )
             if not worse:
                 best = fit
     return best

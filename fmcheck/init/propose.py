@@ -1,5 +1,6 @@
 """The proposal, step by step: the sampler, the network, guidance, time, grid, latent, text."""
 
+import torch
 
 from fmcheck.init.driver import OTHER_SCALE, SCALE, Driver, find_driver
 from fmcheck.init.explore import Watched
@@ -24,7 +25,11 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
     driver = find_driver(load_source(target), call, generate)
     proposal = Proposal(driver)
     if driver.others:
-        proposal.ambiguous.append(f"pictures also come from {'; '.join(driver.others)}; taken: {driver.candidate.signature}")
+        proposal.ambiguous.append(
+            f"pictures also come from {'; '.join(driver.others)}; taken: {driver.candidate.signature}"
+        )
+    if driver.source.native_dtype not in (None, torch.float32):
+        proposal.ambiguous.append(f"dtypes: the builder's own dtype is {driver.source.native_dtype}; taken: float32")
     base = driver.run()
     network = find_velocity(base, driver.case.num_steps)
     if network is None:
@@ -50,7 +55,9 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
 def _point(proposal: Proposal, network: Velocity) -> None:
     names = {"x": network.state, "time": network.time, "null": network.null}
     arguments = {role: _selector(name) for role, name in names.items()}
-    why = f"called {network.calls} times in {proposal.driver.case.num_steps} steps; {network.state} has the shape of its "
+    why = (
+        f"called {network.calls} times in {proposal.driver.case.num_steps} steps; {network.state} has the shape of its "
+    )
     why += f"output and changes; {network.time} moves one way"
     proposal.points["velocity"] = (network.path, arguments, network.output, why)
     same = [path for path in network.others if not path.startswith(network.path)]
@@ -70,7 +77,9 @@ def _stages(proposal: Proposal, count: int, steps: int) -> int | None:
         return 1
     if count in (2 * steps, 2 * steps - 1):
         return 2
-    proposal.missing.append(f"solver: {count} evaluations in {steps} steps fit neither Euler nor a method of two stages")
+    proposal.missing.append(
+        f"solver: {count} evaluations in {steps} steps fit neither Euler nor a method of two stages"
+    )
     return None
 
 
@@ -91,7 +100,9 @@ def _time(proposal: Proposal, network: Velocity, found: list[Evaluation], stages
         proposal.set("time_argument", "t", seen)
         proposal.set("time_offset", fit.offset, "fitted")
         proposal.set("time_slope", fit.slope, "fitted")
-    signs = "the state changes along " + {"velocity": "+v", "reverse_velocity": "-v"}.get(fit.kind, "prediction - state")
+    signs = "the state changes along " + {"velocity": "+v", "reverse_velocity": "-v"}.get(
+        fit.kind, "prediction - state"
+    )
     proposal.set("prediction", fit.kind, f"{signs}, residual {max(m.residual for m in plain):.1e}")
     proposal.set("solver", fit.solver, f"{len(found)} evaluations in {proposal.driver.case.num_steps} steps")
     if fit.solver == "euler":
@@ -113,9 +124,7 @@ def _unrescaled(driver: Driver, network: Velocity, moves: list[MoveFit], stages:
     return moves
 
 
-def _guidance(
-    proposal: Proposal, network: Velocity, found: list[Evaluation], stages: int, time: TimeFit
-) -> None:
+def _guidance(proposal: Proposal, network: Velocity, found: list[Evaluation], stages: int, time: TimeFit) -> None:
     driver = proposal.driver
     shares: dict[float, float | None] = {}
     for scale in (SCALE, OTHER_SCALE, 0.5, 0.0, 1.0):
@@ -128,13 +137,17 @@ def _guidance(
     result = combination(shares)
     if result.formula is None or result.cond_first is None:
         told = ", ".join(f"{s:g}: {v:.4g}" for s, v in shares.items() if v is not None)
-        proposal.missing.append(f"guidance_formula: share of the first branch by scale is {told}, which fits no formula")
+        proposal.missing.append(
+            f"guidance_formula: share of the first branch by scale is {told}, which fits no formula"
+        )
         return
     share = shares[SCALE]
     proposal.set("guidance_formula", result.formula, f"share of the first branch {share:.4g} at scale {SCALE:g}")
     layout = next(e.layout for e in found if e.second is not None)
     names = ("cond_first", "uncond_first") if layout == "doubled" else ("separate", "separate_uncond_first")
-    proposal.set("guidance_layout", names[not result.cond_first], f"{layout}; the conditional branch has the larger share")
+    proposal.set(
+        "guidance_layout", names[not result.cond_first], f"{layout}; the conditional branch has the larger share"
+    )
     _threshold(proposal, result.formula, result.off)
     flag = next((e.null for e in found if e.second is not None), (None, None))
     if network.null and None not in flag:
@@ -187,7 +200,9 @@ def _interval(proposal: Proposal, network: Velocity, time: TimeFit) -> None:
     low = _simplest(max((t for t, both in times if not both and t < on[0]), default=0.0), on[0])
     high = _simplest(on[-1], min((t for t, both in times if not both and t > on[-1]), default=1.0))
     proposal.set("guidance_interval", (low, high), f"two branches from t = {on[0]:.4f} to {on[-1]:.4f} of 97 steps")
-    proposal.ambiguous.append(f"guidance_interval: shortest decimals between the neighbouring times, {low:g} and {high:g}")
+    proposal.ambiguous.append(
+        f"guidance_interval: shortest decimals between the neighbouring times, {low:g} and {high:g}"
+    )
 
 
 def _simplest(low: float, high: float) -> float:
@@ -196,5 +211,3 @@ def _simplest(low: float, high: float) -> float:
             if low - 1e-9 <= value <= high + 1e-9:
                 return value
     return (low + high) / 2
-
-

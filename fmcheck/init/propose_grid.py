@@ -1,4 +1,4 @@
-"""The grid: edges observed in runs of several lengths and sizes, and the spec that has them, or a function that does."""
+"""The grid: edges observed in runs of several lengths and sizes, and the spec, or the function, that has them."""
 
 from typing import Any
 
@@ -78,9 +78,14 @@ def _declared(proposal: Proposal, base: Watched, observed: dict[tuple[int, int],
         if form and ":" in call.path and list(call.inputs.values()) == [STEPS]:
             module, _, name = call.path.partition(":")
             function = f'import_module("{module}").{name}(case.num_steps)'
-            proposal.time_edges = (f"[{form} for s in {function}]", f"{call.path} returned these numbers for {STEPS} steps")
+            proposal.time_edges = (
+                f"[{form} for s in {function}]",
+                f"{call.path} returned these numbers for {STEPS} steps",
+            )
             return
-    proposal.missing.append("time_edges: no known grid has these edges, and no function with the number of steps alone returned them")
+    proposal.missing.append(
+        "time_edges: no known grid has these edges, and no function with the number of steps alone returned them"
+    )
 
 
 def _makes(call: Seen, edges: list[float]) -> str | None:

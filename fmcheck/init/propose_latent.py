@@ -17,7 +17,7 @@ __all__ = ["propose_latent", "propose_text"]
 def _guided(evaluation: Evaluation, proposal: Proposal, t: float) -> Tensor:
     """dx/dt of one evaluation under what was proposed so far."""
     value, a, b = proposal.value, evaluation.first, evaluation.second
-    prediction = a
+    prediction: Tensor = a
     if b is not None:
         first = value("guidance_layout", "cond_first") in ("cond_first", "separate")
         c, u = (a, b) if first else (b, a)
@@ -70,7 +70,7 @@ def propose_latent(
     if fit is None:
         proposal.unknown.append(
             "decode: no call after the loop takes an affine function of the final state and returns pictures; rules about "
-            "the last step and the autoencoder are skipped (a decoder, or another last step, must be named by hand)"
+            "the last step and the autoencoder are skipped (name the decoder by hand)"
         )
         _from_state(proposal, final)
         return
@@ -93,7 +93,9 @@ def _geometry(proposal: Proposal, z: Tensor) -> None:
         return
     refused = [m for m in (1, 2) if not _works(proposal, case.height + m * down)]
     if refused == [1]:
-        proposal.set("size_multiple", 2 * down, f"height {case.height + down} is refused, {case.height + 2 * down} is not")
+        proposal.set(
+            "size_multiple", 2 * down, f"height {case.height + down} is refused, {case.height + 2 * down} is not"
+        )
 
 
 def _works(proposal: Proposal, height: int) -> bool:
@@ -106,7 +108,9 @@ def _works(proposal: Proposal, height: int) -> bool:
 
 def _from_state(proposal: Proposal, state: Tensor) -> None:
     if state.dim() < 4:
-        proposal.missing.append("token_patch, latent_channels, downsampling: the state is a sequence, its latent was not seen")
+        proposal.missing.append(
+            "token_patch, latent_channels, downsampling: the state is a sequence, its latent was not seen"
+        )
         return
     proposal.set("latent_channels", state.shape[1], f"state {tuple(state.shape)}")
     _geometry(proposal, state)
@@ -119,8 +123,6 @@ def _decoder(proposal: Proposal, fit: LatentFit) -> None:
     if not affine.trivial:
         proposal.set("latent_scale", affine.scale, why)
         proposal.set("latent_shift", affine.shift, why)
-    if fit.inside:
-        proposal.set("unscale_before_decode", False, f"{decode.path} is given the state itself and scales it")
     if fit.sample is not None:
         why = "is given the final state and returns what the decoder is given"
         proposal.points["sample"] = (fit.sample.path, {"x": fit.sample_input}, None, why)
@@ -154,15 +156,20 @@ def propose_text(proposal: Proposal, base: Watched, found: list[Evaluation], net
     outer = [c for c in before if not any(c.inside(o) for o in before)]
     starts = [c for c in outer if c.output is not None and _is_start(c.output, first)]
     text = next(iter(starts or outer), None)
-    if text is None:
+    if text is None or text.output is None:
         proposal.set("initial_state", "noise", "no network was called before the loop")
         proposal.unknown.append("text: no network was called before the loop; rules about the text are skipped")
         return
     arguments = _text_arguments(text)
-    proposal.points["text"] = (text.path, arguments, None, f"called before the loop, returns {tuple(text.output.shape)}")  # type: ignore[union-attr]
+    proposal.points["text"] = (
+        text.path,
+        arguments,
+        None,
+        f"called before the loop, returns {tuple(text.output.shape)}",
+    )
     if starts:
         proposal.set("initial_state", "text_latent", "the flow starts at what the text encoder returned")
-        if text.output is not None and text.output.dim() != 2:
+        if text.output.dim() != 2:
             proposal.annotations["text.output"] = 'Float[Tensor, "N ..."]'
         return
     mean, std = float(first.mean()), float(first.std())

@@ -1,5 +1,6 @@
 """Which of the watched callables is the velocity network, and what its arguments are: told from what they did."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,9 @@ def _arguments(calls: list[Seen]) -> tuple[str, str] | None:
     for state, value in first.inputs.items():
         if not isinstance(value, Tensor) or value.dim() < 3 or not value.is_floating_point():
             continue
-        if any(not isinstance(c.inputs.get(state), Tensor) or c.output_like(c.inputs[state].shape) is None for c in calls):
+        if any(
+            not isinstance(c.inputs.get(state), Tensor) or c.output_like(c.inputs[state].shape) is None for c in calls
+        ):
             continue
         if all(torch.equal(calls[0].inputs[state], c.inputs[state]) for c in calls[1:]):
             continue
@@ -66,7 +69,7 @@ def _monotone(times: list[float | None]) -> bool:
     known = [t for t in times if t is not None]
     if len(known) != len(times) or len(set(known)) < 2:
         return False
-    steps = [b - a for a, b in zip(known, known[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(known)]
     return all(s >= 0 for s in steps) or all(s <= 0 for s in steps)
 
 
@@ -89,7 +92,9 @@ def find_velocity(watched: Watched, steps: int) -> Velocity | None:
     found.sort(key=lambda entry: entry[0])
     path, (state, time) = found[0][1:]
     calls = watched.of(path)
-    return Velocity(path, state, time, _null(calls, state, time), _key(calls[0], state), [f[1] for f in found[1:]], len(calls))
+    return Velocity(
+        path, state, time, _null(calls, state, time), _key(calls[0], state), [f[1] for f in found[1:]], len(calls)
+    )
 
 
 def _null(calls: list[Seen], state: str, time: str) -> str | None:
@@ -98,7 +103,9 @@ def _null(calls: list[Seen], state: str, time: str) -> str | None:
         if name in (state, time) or not isinstance(value, Tensor) or value.is_floating_point():
             continue
         flags = [c.inputs.get(name) for c in calls]
-        if all(isinstance(f, Tensor) and f.shape == c.inputs[state].shape[:1] for f, c in zip(flags, calls, strict=True)):
+        if all(
+            isinstance(f, Tensor) and f.shape == c.inputs[state].shape[:1] for f, c in zip(flags, calls, strict=True)
+        ):
             values = torch.cat([f.reshape(-1).long() for f in flags])  # type: ignore[union-attr]
             if set(values.tolist()) == {0, 1}:
                 return name

@@ -68,7 +68,9 @@ def load_source(target: str) -> Source:
     module_name, _, attribute = target.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise DeclarationError(f"init: expected package.module:builder, such as my_package.model:build; found {target!r}")
+        raise DeclarationError(
+            f"init: expected package.module:builder, such as my_package.model:build; found {target!r}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -54,12 +54,14 @@ def find_tokens(source: Source, model: Any) -> list[Tokens]:
     """Everything that makes integer rows of two prompts, in order of reachability; each also doubled."""
     found: list[Tokens] = []
     prompts = ["a red bird on a branch", "boats"]
-    for head, function in _functions(source, model):
+    for head, _ in _functions(source, model):
         for variant in _VARIANTS:
             expression = variant.format(head, "{prompts}")
             try:
-                made = eval(expression.format(prompts="prompts"), {"source": source.module, "model": model, "prompts": prompts})
-            except Exception:  # noqa: BLE001  (somebody else's function, tried on arguments it was not made for)
+                made = eval(
+                    expression.format(prompts="prompts"), {"source": source.module, "model": model, "prompts": prompts}
+                )
+            except Exception:
                 continue
             names = _names(made, len(prompts))
             if names:
@@ -91,9 +93,9 @@ def _functions(source: Source, model: Any) -> list[tuple[str, Any]]:
         if path.count(".") < 1:
             for name in dir(type(value)):
                 member = inspect.getattr_static(type(value), name, None)
-                if not name.startswith("_") and isinstance(member, staticmethod | classmethod) or inspect.isfunction(member):
-                    if not name.startswith("_"):
-                        found.append((f"{head}.{name}", getattr(value, name)))
+                plain = isinstance(member, staticmethod | classmethod) or inspect.isfunction(member)
+                if plain and not name.startswith("_"):
+                    found.append((f"{head}.{name}", getattr(value, name)))
     for name, value in vars(source.module).items():
         if inspect.isfunction(value) and value.__module__ == source.module.__name__ and value is not source.builder:
             found.append((f"source.{name}", value))

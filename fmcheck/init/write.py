@@ -53,7 +53,8 @@ subject = Subject(
     entry="{{ entry }}",{% endif %}{% for role, text, why in points %}
     # {{ why }}
     {{ role }}={{ text }},{% endfor %}{% if annotations %}
-    annotations={ {% for key, value in annotations.items() %}"{{ key }}": {{ value }}, {% endfor %}},{% endif %}{% if edges %}
+    annotations={ {% for key, value in annotations.items() %}"{{ key }}": {{ value }}, {% endfor %}},{% endif %}{#
+    #}{% if edges %}
     # {{ edges[1] }}
     time_edges=lambda case: {{ edges[0] }},{% endif %}
     spec=FlowSpec({% for field, value, why in spec %}
@@ -77,27 +78,31 @@ def rendered(proposal: Proposal, module: str) -> str:
     lines = [*proposal.missing]
     if proposal.value("grid") == "declared" and proposal.time_edges is None:
         proposal.time_edges = ("[k / case.num_steps for k in range(case.num_steps + 1)]", "TODO: the K + 1 flow times")
-    text = Environment(autoescape=False).from_string(_TEMPLATE).render(  # noqa: S701  (Python, no HTML)
-        target=source.target,
-        module=module,
-        source=source.module.__name__,
-        imports=proposal.time_edges and "import_module" in proposal.time_edges[0],
-        jaxtyping=bool(proposal.annotations),
-        annotations=proposal.annotations,
-        ambiguous=proposal.ambiguous,
-        missing=lines,
-        unknown=proposal.unknown,
-        build=source.expression,
-        tokens=tokens.text if tokens else "",
-        made=_made(tokens) if tokens else "",
-        signature=" ".join(candidate.signature.split()),
-        generate=candidate.expression + candidate.accessor,
-        name=source.target.partition(":")[0].rpartition(".")[2],
-        entry=candidate.entry if candidate.roles else "",
-        points=points,
-        edges=proposal.time_edges,
-        spec=[(name, repr(value), why) for name, (value, why) in proposal.spec.items()],
-        case=f"Case(height={case.height}, width={case.width}, num_steps=4, guidance_scale={case.guidance_scale})",
+    text = (
+        Environment(autoescape=False)
+        .from_string(_TEMPLATE)
+        .render(
+            target=source.target,
+            module=module,
+            source=source.module.__name__,
+            imports="import_module(" in candidate.expression + (proposal.time_edges or ("",))[0],
+            jaxtyping=bool(proposal.annotations),
+            annotations=proposal.annotations,
+            ambiguous=proposal.ambiguous,
+            missing=lines,
+            unknown=proposal.unknown,
+            build=source.expression,
+            tokens=tokens.text if tokens else "",
+            made=_made(tokens) if tokens else "",
+            signature=" ".join(candidate.signature.split()),
+            generate=candidate.expression + candidate.accessor,
+            name=source.target.partition(":")[0].rpartition(".")[2],
+            entry=candidate.entry if candidate.roles else "",
+            points=points,
+            edges=proposal.time_edges,
+            spec=[(name, repr(value), why) for name, (value, why) in proposal.spec.items()],
+            case=f"Case(height={case.height}, width={case.width}, num_steps=4, guidance_scale={case.guidance_scale})",
+        )
     )
     return _folded(text)
 
