@@ -31,7 +31,7 @@ class Affine:
 
 
 def fit_affine(z: Tensor, x: Tensor) -> Affine:
-    """The scale and shift that lead from `x` to `z`, `[N, C, ...]` each, in float64: two numbers, else two a channel."""
+    """The scale and shift that lead from `x` to `z`, `[N, C, ...]` each: two numbers, else two a channel."""
     whole = _line(z, x)
     if whole.residual < _GOOD or z.dim() < 4:
         return whole
@@ -141,7 +141,7 @@ def _find_sample(watched: Watched, fit: LatentFit, final: Tensor, after: int) ->
         if float((out.double() - z).norm()) > _GOOD * float(z.norm()):
             continue
         for name, x in call.inputs.items():
-            if isinstance(x, Tensor) and x.shape == final.shape and x.is_floating_point():
-                if float((x.double() - final).norm()) < _GOOD * float(final.norm()):
-                    fit.sample, fit.sample_input = call, name
-                    return
+            alike = isinstance(x, Tensor) and x.shape == final.shape and x.is_floating_point()
+            if alike and float((x.double() - final).norm()) < _GOOD * float(final.norm()):
+                fit.sample, fit.sample_input = call, name
+                return

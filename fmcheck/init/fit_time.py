@@ -57,15 +57,16 @@ def fit_time(told: list[float], sizes: list[float], states: list[float], stages:
     for kind, (point, solver) in product(kinds, points):
         for name, (offset, slope) in _maps(told, sizes, kind, point, solver).items():
             fit = _judged(told, sizes, kind, point, solver, name, offset, slope)
-            # A named map wins over a fitted one that is a little nearer.
-            worse = (
-                best is not None
-                and (fit.residual > _GOOD or best.residual <= _GOOD)
-                and fit.residual >= best.residual / 3
-            )
-            if not worse:
+            if best is None or _better(fit, best):
                 best = fit
     return best
+
+
+def _better(fit: TimeFit, best: TimeFit) -> bool:
+    """Whether it agrees better; a named map that agrees is not given up for a fitted one."""
+    if best.residual <= _GOOD and (fit.name is None or fit.residual > _GOOD):
+        return best.name is None and fit.residual < best.residual / 3
+    return fit.residual < best.residual / 3 or (best.name is None and fit.name is not None and fit.residual <= _GOOD)
 
 
 def _kinds(sizes: list[float], states: list[float]) -> list[str]:

@@ -63,7 +63,7 @@ def propose_grid(proposal: Proposal, network: Velocity, time: TimeFit, stages: i
             proposal.set(name, value, f"edges of {seen} agree to {fit.residual:.1e}")
         if "grid_shift_by_tokens" in fit.fields:
             proposal.ambiguous.append(
-                "grid_shift_by_tokens: two sizes were seen, through which the exponential law goes as well as the linear "
+                "grid_shift_by_tokens: two sizes were seen, through which an exponential law goes as well as a linear "
                 "one; taken: exponential"
             )
         return

@@ -29,15 +29,17 @@ def _guided(evaluation: Evaluation, proposal: Proposal, t: float) -> Tensor:
             prediction = prediction * _norm(c) / _norm(prediction)
         elif value("guidance_norm") == "last_axis":
             prediction = prediction * c.norm(dim=-1, keepdim=True) / prediction.norm(dim=-1, keepdim=True)
-        phi = value("guidance_rescale", 0.0)
+        phi: float = value("guidance_rescale", 0.0)
         spread = c.std(dim=axes, keepdim=True) / prediction.std(dim=axes, keepdim=True)
         prediction = prediction * (phi * spread + 1 - phi)
-    kind, x = value("prediction"), evaluation.x
+    kind: str = value("prediction")
+    x = evaluation.x
     if kind == "x1":
-        return (prediction - x) / (1 - t)
-    if kind == "x0":
-        return (x - prediction) / t
-    return -prediction if kind == "reverse_velocity" else prediction
+        prediction = (prediction - x) / (1 - t)
+    elif kind == "x0":
+        prediction = (x - prediction) / t
+    velocity: Tensor = -prediction if kind == "reverse_velocity" else prediction
+    return velocity
 
 
 def _norm(prediction: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def propose_latent(
     fit = fit_latent(base, final, after, (case.batch, case.height, case.width))
     if fit is None:
         proposal.unknown.append(
-            "decode: no call after the loop takes an affine function of the final state and returns pictures; rules about "
+            "decode: no call after the loop takes an affine function of the final state and makes pictures; rules on "
             "the last step and the autoencoder are skipped (name the decoder by hand)"
         )
         _from_state(proposal, final)
