@@ -13,7 +13,7 @@ import torch
 from fmcheck.init.source import Source
 from fmcheck.init.tokens import Tokens
 
-__all__ = ["Candidate", "candidates", "from_call", "roles_of"]
+__all__ = ["LIKELY", "Candidate", "candidates", "from_call", "roles_of"]
 
 # Parameter names by what they are for. Only guesses: what a run does with the values decides.
 NAMES = {
@@ -41,7 +41,7 @@ _EXPRESSIONS = {
     "negative": '[""] * len(request.prompts)',
     "output_type": '"pt"',
 }
-_LIKELY = ("generate", "sample", "__call__", "text_to_image", "txt2img", "text2image", "run", "forward")
+LIKELY = ("generate", "sample", "__call__", "text_to_image", "txt2img", "text2image", "run", "forward")
 _NOT = ("loss", "train", "objective", "tokeni", "encode", "decode")
 
 
@@ -92,7 +92,7 @@ def candidates(source: Source, model: Any, tokens: list[Tokens]) -> list[Candida
 def _callables(source: Source, model: Any) -> Iterator[tuple[str, str, Any, int, list[inspect.Parameter]]]:
     """`(head of the expression, path, function, parameters to skip, parameters of a constructor before it)`."""
     kind = type(model)
-    for name in dict.fromkeys((*_LIKELY, *dir(kind))):
+    for name in dict.fromkeys((*LIKELY, *dir(kind))):
         member = inspect.getattr_static(kind, name, None)
         mine = next((k.__module__ for k in kind.__mro__ if name in vars(k)), "").partition(".")[0]
         plain = inspect.isfunction(member) and (not name.startswith("_") or name == "__call__")
@@ -117,7 +117,7 @@ def _holders(source: Source, name: str, kind: type) -> Iterator[tuple[str, str, 
         parameters = list(inspect.signature(kind).parameters.values())
     except (TypeError, ValueError):
         return
-    for method in _LIKELY:
+    for method in LIKELY:
         function = vars(kind).get(method)
         if parameters and inspect.isfunction(function):
             bound = function.__get__(object())
@@ -142,7 +142,7 @@ def _filled(
     if "steps" not in known or not known.keys() & {"scale", "generator", "height", "size", "seed"}:
         return
     name = entry.rpartition(":")[2].rpartition(".")[2]
-    score = 2 * len(known) + (3 if name in _LIKELY else 0) + (2 if "model" in head[:6] else 0)
+    score = 2 * len(known) + (3 if name in LIKELY else 0) + (2 if "model" in head[:6] else 0)
     inside = [f"{p}={_EXPRESSIONS[role]}" for role, p in held.items() if role in _EXPRESSIONS]
     head = head.format("".join(f", {text}" for text in inside)) if before else head
     first = ["model"] if skip else []

@@ -1,6 +1,8 @@
 """Asking the user's sampler for small pictures: which candidate answers, at which size, and every run watched once."""
 
+import inspect
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
-from fmcheck.init.calling import Candidate, candidates, from_call
+from fmcheck.init.calling import LIKELY, Candidate, candidates, from_call
 from fmcheck.init.explore import Watched, tensors_in, watch
 from fmcheck.init.places import paths, user_modules
 from fmcheck.init.source import Source
@@ -32,7 +34,6 @@ class Driver:
     case: Case
     others: list[str] = field(default_factory=list)
     _runs: dict[tuple[Any, ...], Watched] = field(default_factory=dict)
-    _paths: list[str] = field(default_factory=list)
 
     def run(self, **changes: Any) -> Watched:
         """A watched run of the native case with some fields changed.
@@ -43,11 +44,14 @@ class Driver:
         case = self.case.but(**changes)
         key = (case.height, case.width, case.num_steps, case.guidance_scale, case.seed)
         if key not in self._runs:
-            if not self._paths:
-                modules = user_modules(self.source.module, self.model)
-                self._paths = list(paths(self.model, modules, self.source.builder))
-            self._runs[key] = watch(self.model, self._paths, lambda: self._ask(case))
+            self._runs[key] = watch(self.model, self.paths, lambda: self._ask(case))
         return self._runs[key]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Everything that is watched."""
+        modules = user_modules(self.source.module, self.model)
+        return list(paths(self.model, modules, self.source.builder))
 
     def tried(self, **changes: Any) -> Watched | None:
         """The same, or None where the sampler refuses the case."""
@@ -134,13 +138,14 @@ def _nothing(source: Source, model: Any, tried: dict[str, str]) -> str:
     shown = "\n".join(f"  {expression}: {reason[:160]}" for expression, reason in list(tried.items())[:6])
     kind = type(model)
     own = [n for k in kind.__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins") for n in vars(k)]
-    own = [n for n in own if not n.startswith("_") and callable(getattr(kind, n))]
-    what = (
-        f"tried:\n{shown}" if tried else f"no function of {source.module.__name__} and no method looks like a sampler"
-    )
+    own = [n for n in dict.fromkeys(own) if inspect.isfunction(getattr(kind, n)) and (n[0] != "_" or n == "__call__")]
+    # Likely ones first, and all with their signature: it shows which argument nobody could fill.
+    own.sort(key=lambda n: n not in LIKELY)
+    what = f"tried:\n{shown}" if tried else "every function has an argument that cannot be filled, or no steps"
+    methods = "\n".join(f"  {n}{inspect.signature(getattr(kind, n))}"[:200] for n in own[:12])
     return (
         f"init: nothing of {source.target} could be made to return pictures [2, 3, H, W]; {what}\n"
-        f"methods of {kind.__name__}: {', '.join(own[:20]) or 'none'}\n"
+        f"methods of {kind.__name__}:\n{methods or '  none'}\n"
         'say it with --call "model.generate(prompts, steps={num_steps}, cfg={guidance_scale}, height={height}, '
         'width={width}, generator={generator})", or --generate package.module:function, which is given (model, request)'
     )

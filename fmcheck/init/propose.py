@@ -30,6 +30,18 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
         )
     if driver.source.native_dtype not in (None, torch.float32):
         proposal.ambiguous.append(f"dtypes: the builder's own dtype is {driver.source.native_dtype}; taken: float32")
+    try:
+        _look(proposal)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+        # Nobody here has seen the pipeline; what was found by then is worth writing down.
+        proposal.missing.append(
+            f"the rest: looking at the runs ended in {type(error).__name__}: {error}; please report it"
+        )
+    return proposal
+
+
+def _look(proposal: Proposal) -> None:
+    driver = proposal.driver
     base = driver.run()
     network = find_velocity(base, driver.case.num_steps)
     if network is None:
@@ -37,19 +49,37 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
             f"velocity: no callable was called at least {driver.case.num_steps} times with a state that it answers in "
             "the same shape and a time that moves one way; name it"
         )
-        return proposal
+        return
     _point(proposal, network)
     found = evaluations(base, network, driver.case.batch)
     stages = _stages(proposal, len(found), driver.case.num_steps)
     if stages is None:
-        return proposal
+        return
     time = _time(proposal, network, found, stages)
     if time is not None:
         propose_grid(proposal, network, time, stages)
         _guidance(proposal, network, found, stages, time)
         propose_latent(proposal, base, found, network, time, stages)
     propose_text(proposal, base, found, network)
-    return proposal
+    _by_name(proposal)
+
+
+def _by_name(proposal: Proposal) -> None:
+    """Parts that sampling does not use, so that only their names can tell: said, but not declared."""
+    paths = proposal.driver.paths
+    losses = [p for p in paths if any(word in _last(p) for word in ("loss", "train_step", "training", "objective"))]
+    encoders = [
+        p for p in paths if _last(p).startswith(("encode", "to_latent")) and "prompt" not in p and "text" not in p
+    ]
+    proposal.unknown.append(
+        f"loss, loss_entry, encode: sampling does not use them; by their names "
+        f"{', '.join(losses[:3]) or 'nothing'} may be the training loss and {', '.join(encoders[:3]) or 'nothing'} the "
+        "encoder; declare them for the rules about training and the round trip"
+    )
+
+
+def _last(path: str) -> str:
+    return path.rpartition(":")[2].rpartition(".")[2]
 
 
 def _point(proposal: Proposal, network: Velocity) -> None:

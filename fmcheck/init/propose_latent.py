@@ -44,7 +44,8 @@ def _guided(evaluation: Evaluation, proposal: Proposal, t: float) -> Tensor:
 
 def _norm(prediction: Tensor) -> Tensor:
     """The norm of every row, shaped to multiply it."""
-    return prediction.flatten(1).norm(dim=1).reshape(-1, *(1,) * (prediction.dim() - 1))
+    norms: Tensor = prediction.flatten(1).norm(dim=1)
+    return norms.reshape(-1, *(1,) * (prediction.dim() - 1))
 
 
 def _final(proposal: Proposal, found: list[Evaluation], time: TimeFit, stages: int) -> Tensor:

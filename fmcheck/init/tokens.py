@@ -14,7 +14,7 @@ from fmcheck.init.source import Source
 __all__ = ["Tokens", "find_tokens"]
 
 _NAMES = ("prompts", "prompt", "texts", "text", "captions", "batch")
-_VARIANTS = ("{}({})", '{}({}, padding=True, return_tensors="pt")')
+_VARIANTS = ("{}({})", "{}(model, {})", '{}({}, padding=True, return_tensors="pt")')
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,6 @@ def _takes_prompts(head: str, function: Any) -> bool:
     except (TypeError, ValueError):
         return "token" in head.rpartition(".")[2]
     required = [p for p in parameters if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
-    named = bool(parameters) and (parameters[0].name in _NAMES or "list[str]" in str(parameters[0].annotation).lower())
-    return (named and len(required) <= 1) or "token" in head.rpartition(".")[2]
+    named = [p.name in _NAMES or "list[str]" in str(p.annotation).lower() for p in parameters[:2]]
+    alone, behind_the_model = any(named[:1]) and len(required) <= 1, any(named[1:]) and len(required) == 2
+    return alone or behind_the_model or "token" in head.rpartition(".")[2]

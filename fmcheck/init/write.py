@@ -1,5 +1,6 @@
 """The proposal as a Python file with the evidence for every line, and the table of the configuration."""
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,12 @@ def rendered(proposal: Proposal, module: str) -> str:
             tokens=tokens.text if tokens else "",
             made=_made(tokens) if tokens else "",
             signature=" ".join(candidate.signature.split()),
-            generate=candidate.expression + candidate.accessor,
+            generate=_broken(candidate.expression + candidate.accessor),
             name=source.target.partition(":")[0].rpartition(".")[2],
             entry=candidate.entry if candidate.roles else "",
             points=points,
             edges=proposal.time_edges,
-            spec=[(name, repr(value), why) for name, (value, why) in proposal.spec.items()],
+            spec=[(name, _literal(value), why) for name, (value, why) in proposal.spec.items()],
             case=f"Case(height={case.height}, width={case.width}, num_steps=4, guidance_scale={case.guidance_scale})",
         )
     )
@@ -114,9 +115,19 @@ def _made(tokens: Any) -> str:
     return f"{{{names}: made}}" if tokens.single else f"dict(zip(({names},), made, strict=True))"
 
 
+def _literal(value: Any) -> str:
+    """Python of a value, strings in double quotes."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _broken(call: str) -> str:
+    """A long call over several lines, one keyword argument each."""
+    return re.sub(r", (?=[a-z_]\w*=)", ",\n        ", call, flags=re.IGNORECASE) if len(call) > 100 else call
+
+
 def _point(path: str, arguments: dict[str, Any], output: Any) -> str:
-    known = ", ".join(f'"{key}": {value!r}' for key, value in arguments.items())
-    tail = "" if output is None else f", output={output!r}"
+    known = ", ".join(f'"{key}": {_literal(value)}' for key, value in arguments.items())
+    tail = "" if output is None else f", output={_literal(output)}"
     return f'Point("{path}", arguments={{{known}}}{tail})'
 
 
