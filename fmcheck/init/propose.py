@@ -35,7 +35,7 @@ def propose(target: str, *, call: str | None = None, generate: str | None = None
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         # Nobody here has seen the pipeline; what was found by then is worth writing down.
         proposal.missing.append(
-            f"the rest: looking at the runs ended in {type(error).__name__}: {error}; please report it"
+            f"the rest: reading the runs ended in {type(error).__name__}: {error}; please report it"
         )
     return proposal
 

@@ -58,7 +58,7 @@ def test_a_subject_is_written_that_runs_without_a_finding(folder, command):
 
 def test_every_guess_stands_behind_its_evidence(folder, command):
     command("toy_init_model:build")
-    lines = (folder / "fmcheck_subject.py").read_text().splitlines()
+    lines = (folder / "fmcheck_subject.py").read_text().partition("spec=FlowSpec(")[2].splitlines()
     fields = [i for i, line in enumerate(lines) if line.startswith("        ") and "=" in line and "#" not in line]
     assert len(fields) > 10
     assert all(lines[i - 1].lstrip().startswith("#") for i in fields)
@@ -138,3 +138,13 @@ def test_the_tiny_model(folder, command):
         "autoencoder.sample",
         "autoencoder.decode",
     )
+
+
+def test_what_cannot_be_read_is_asked_for(folder, command):
+    code, out, _ = command("toy_init_model:thrice")
+    assert code == 1
+    assert "missing: solver: 18 evaluations in 6 steps" in out
+    text = (folder / "fmcheck_subject.py").read_text()
+    assert "# TODO solver" in text
+    assert "velocity=Point(" in text
+    compile(text, "fmcheck_subject.py", "exec")

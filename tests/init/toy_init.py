@@ -67,3 +67,20 @@ def bare():
 def pictures(model, request):
     numbers = (request.num_steps, request.guidance_scale, request.generator, request.height, request.width)
     return model.strangely(request.prompts, numbers)
+
+
+class Thrice(Model):
+    """Asks its network three times a step, in a way that no declared solver has."""
+
+    @torch.no_grad()
+    def generate(self, prompts, steps, cfg, generator, height, width):
+        x = torch.randn(len(prompts), 3, height // 8, width // 8, generator=generator)
+        ones = torch.ones(len(prompts))
+        for k in range(3 * steps):
+            t = k / (3 * steps)
+            x = x + self.net(x, t * ones, ones > 0, cfg * ones[:, None, None, None]) / (3 * steps) + 0.01 * x.flip(1)
+        return self.decode(x)
+
+
+def thrice():
+    return Thrice()
