@@ -62,10 +62,16 @@ def seeded(build: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def wake(network: torch.nn.Module) -> None:
-    """Draws parameters that are all zero anew: a gate of zero would hide text, time and state from the output."""
+    """Draws weights anew so that text, time and state all show in the output.
+
+    Gates that start at zero hide them, and so does attention that starts near the mean of all tokens.
+    """
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
 
 
 def image_vae(**changes: Any) -> Any:

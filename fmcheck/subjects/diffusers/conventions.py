@@ -1,0 +1,152 @@
+"""The conventions of a pipeline, learned from a few small calls of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fmcheck.errors import DeclarationError
+from fmcheck.subjects.diffusers.calling import Calling
+from fmcheck.subjects.diffusers.fitting import (
+    Branches,
+    Formula,
+    branches,
+    embedded_scale,
+    formula,
+    state_name,
+    time_name,
+)
+from fmcheck.subjects.diffusers.grids import grid_fields, moves_as_euler
+from fmcheck.subjects.diffusers.layout import latent_fields
+from fmcheck.subjects.diffusers.observing import Observation, Step, listening
+
+__all__ = ["Conventions", "learn"]
+
+_PROMPTS = ("a large red circle, top left", "a small green square")
+_OTHERS = ("a yellow triangle", "two tiny purple crosses at the bottom")
+_SCALE = 3.5
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What was learned: how to call the pipeline, the names of the network's arguments, FlowSpec's fields."""
+
+    calling: Calling
+    state: str
+    time: str | None
+    as_list: bool
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    pipe: Any
+    network: str
+    calling: Calling
+    size: tuple[int, int]
+
+    def __call__(self, prompts: Sequence[str], steps: int, scale: float, **more: Any) -> Observation:
+        device = getattr(self.pipe, "_execution_device", "cpu")
+        generator = torch.Generator(device).manual_seed(0)
+        with torch.random.fork_rng(devices=[]), listening(self.pipe, self.network) as seen:
+            torch.manual_seed(0)
+            self.calling(
+                self.pipe, prompts, size=self.size, steps=steps, scale=scale, generator=generator, **more
+            )
+        if not seen.steps or not all(step.calls for step in seen.steps):
+            raise DeclarationError(
+                f"{type(self.pipe).__name__}: expected calls of {self.network!r} before every step of the scheduler; "
+                f"found {len(seen.steps)} steps"
+            )
+        return seen
+
+
+def learn(pipe: Any, network: str, size: tuple[int, int], options: dict[str, Any]) -> Conventions:
+    """Observes a few calls of two prompts and three steps.
+
+    Raises:
+        DeclarationError: the calls cannot be read as a flow: three branches, no state among the network's arguments,
+            an unknown prediction type.
+    """
+    first = _Probe(pipe, network, Calling.of(pipe, True, options), size)(_PROMPTS, 1, _SCALE)
+    embedded = embedded_scale(first.steps[0].calls[0], _SCALE) is not None
+    probe = _Probe(pipe, network, Calling.of(pipe, embedded, options), size)
+    seen, other = probe(_PROMPTS, _STEPS, _SCALE), probe(_OTHERS, _STEPS, _SCALE)
+    step = seen.steps[0]
+    state = state_name(step.calls[0], step.sample)
+    found = branches(step, other.steps[0], len(_PROMPTS))
+    if state is None or found is None or seen.decoded is None:
+        rows = [len(call.output) for call in step.calls]
+        raise DeclarationError(
+            f"{type(pipe).__name__}: a step with two prompts calls its network with {rows} rows; expected the state in "
+            "one or two branches, and a decoder that is given the last state"
+        )
+    time = time_name(seen.steps, state)
+    handed = formula(step, found, _SCALE)
+    fields = {
+        **_guidance(found, handed, embedded, probe),
+        **_time(seen, time),
+        **_steps(pipe, seen),
+        **grid_fields(pipe.scheduler, [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)]),
+        **latent_fields(pipe, seen.steps[-1].result, seen.decoded, size[0]),
+        "initial_state": "noise",
+        "image_range": (0.0, 1.0),
+        "decode_range": (-1.0, 1.0),
+    }
+    return Conventions(probe.calling, state, time, isinstance(step.calls[0].inputs[state], list), fields)
+
+
+def _timetable(probe: _Probe, steps: int) -> list[tuple[int, dict[str, Any]]]:
+    return [(steps, call) for call in probe(_PROMPTS, steps, _SCALE).timetables[-1:]]
+
+
+def _guidance(found: Branches, handed: Formula | None, embedded: bool, probe: _Probe) -> dict[str, Any]:
+    handed = handed or Formula("uncond_plus", "none", 1)
+    fields: dict[str, Any] = {
+        "prediction": "reverse_velocity" if handed.sign == 1 else "velocity",
+        "guidance_formula": handed.name,
+        "guidance_norm": handed.norm,
+    }
+    if found.uncond is None:
+        return {**fields, "guidance_layout": "embedded" if embedded else "separate"}
+    fields["guidance_layout"] = found.layout
+    # Below the neutral scale many pipelines do not guide at all.
+    for scale in (1.0, 0.5):
+        step = probe(_PROMPTS, 1, scale).steps[0]
+        if sum(len(call.output) for call in step.calls) == len(_PROMPTS):
+            return {**fields, "guidance_from": scale if scale == 1.0 else 0.5}
+    return fields
+
+
+def _time(seen: Observation, name: str | None) -> dict[str, Any]:
+    """`time_offset + time_slope * t` through the first and last call; the scheduler says sigma = 1 - t."""
+    if name is None:
+        return {}
+    told = [float(torch.as_tensor(step.calls[0].inputs[name]).reshape(-1)[0]) for step in seen.steps]
+    flow = [1.0 - float(sigma) for sigma in seen.sigmas[: len(told)]]
+    slope = (told[-1] - told[0]) / (flow[-1] - flow[0])
+    offset = told[0] - slope * flow[0]
+    known = {"timestep": (1000.0, -1000.0), "sigma": (1.0, -1.0), "t": (0.0, 1.0)}
+    for argument, (o, s) in known.items():
+        if abs(o - offset) <= 1e-3 * abs(s) and abs(s - slope) <= 1e-3 * abs(s):
+            return {"time_argument": argument}
+    if any(abs(offset + slope * t - number) > 1e-3 * abs(slope) for t, number in zip(flow, told, strict=True)):
+        return {"time_argument": "timestep"}  # not affine: the rules shall say so
+    return {"time_argument": "timestep", "time_offset": float(f"{offset:.5g}"), "time_slope": float(f"{slope:.5g}")}
+
+
+def _steps(pipe: Any, seen: Observation) -> dict[str, Any]:
+    order = int(getattr(pipe.scheduler, "order", 1))
+    dtype = seen.steps[-1].sample.dtype
+    fields: dict[str, Any] = {"state_dtype": "float32" if dtype == torch.float32 else "network"}
+    fields |= {"evaluation_point": "left", "solver": "heun" if order == 2 else "euler"}
+    if order == 1 and not all(_euler(step, seen, k) for k, step in enumerate(seen.steps)):
+        fields["solver"] = "stochastic" if any(step.drew for step in seen.steps) else "other"
+    return fields
+
+
+def _euler(step: Step, seen: Observation, k: int) -> bool:
+    length = float(seen.sigmas[k + 1] - seen.sigmas[k])
+    return moves_as_euler(step.result - step.sample, length, step.model_output)

@@ -1,0 +1,123 @@
+"""What one step of a pipeline did with its network's outputs: which rows, which formula, which sign."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmcheck.subjects.diffusers.observing import NetworkCall, Step, stacked
+
+__all__ = ["Branches", "Formula", "branches", "combined", "embedded_scale", "formula", "state_name", "time_name"]
+
+# Relative error of float32 sums of three terms, with room: a wrong formula is off by tenths.
+_CLOSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The two guidance branches of the first step: layout by FlowSpec's names, and their outputs `[B, ...]`."""
+
+    layout: str
+    cond: Tensor
+    uncond: Tensor | None
+
+
+@dataclass(frozen=True)
+class Formula:
+    """`sign` is 1 when the network predicts noise minus data (the scheduler's direction), -1 for data minus noise."""
+
+    name: str
+    norm: str
+    sign: int
+
+
+def state_name(call: NetworkCall, sample: Tensor) -> str | None:
+    """The argument that holds the scheduler's state, once or more often, possibly as a list of rows."""
+    for name, value in call.inputs.items():
+        rows = stacked(value)
+        if rows is None or not rows.is_floating_point() or rows.dim() < 2 or rows.shape[0] % len(sample):
+            continue
+        if rows.dim() == sample.dim() + 1 and rows.shape[2] == 1:
+            rows = rows.squeeze(2)
+        if rows.shape[1:] == sample.shape[1:] and torch.allclose(rows[: len(sample)].float(), sample.float()):
+            return name
+    return None
+
+
+def time_name(steps: list[Step], state: str) -> str | None:
+    """The argument with one number a row (or one for all) that changes from step to step."""
+    calls = [step.calls[0] for step in steps if step.calls]
+    for name, first in calls[0].inputs.items():
+        values = [call.inputs.get(name) for call in calls]
+        if name == state or not isinstance(first, Tensor | float | int) or isinstance(first, bool):
+            continue
+        numbers = [torch.as_tensor(value).reshape(-1).double() for value in values if value is not None]
+        alike = all(n.numel() > 0 and bool((n == n[0]).all()) for n in numbers)
+        if alike and len({float(n[0]) for n in numbers}) > 1 and numbers[0].numel() <= len(calls[0].output):
+            return name
+    return None
+
+
+def embedded_scale(call: NetworkCall, scale: float) -> str | None:
+    """The argument whose every entry is the guidance scale (or a thousand times it)."""
+    for name, value in call.inputs.items():
+        if isinstance(value, Tensor) and value.numel() and value.is_floating_point():
+            if any(bool(torch.isclose(value, value.new_tensor(factor * scale)).all()) for factor in (1.0, 1000.0)):
+                return name
+    return None
+
+
+def branches(step: Step, other: Step, batch: int) -> Branches | None:
+    """Which rows are conditional: those whose output changed with the prompts (`other` has other prompts).
+
+    None when the calls are not one or two branches of `batch` rows.
+    """
+    outputs, others = [call.output for call in step.calls], [call.output for call in other.calls]
+    layouts = ("separate", "separate_uncond_first")
+    if len(outputs) == 1 and len(outputs[0]) == 2 * batch:
+        outputs, others = list(outputs[0].chunk(2)), list(others[0].chunk(2))
+        layouts = ("cond_first", "uncond_first")
+    if not outputs or any(len(output) != batch for output in outputs) or len(outputs) > 2:
+        return None
+    if len(outputs) == 1:
+        return Branches("single", outputs[0], None)
+    changes = [float((a - b).abs().max()) for a, b in zip(outputs, others, strict=True)]
+    first = changes[0] > changes[1]
+    cond, uncond = outputs if first else reversed(outputs)
+    return Branches(layouts[0] if first else layouts[1], cond, uncond)
+
+
+def combined(cond: Tensor, uncond: Tensor, scale: float, name: str, norm: str) -> Tensor:
+    """The guided output under one formula of FlowSpec, in float64."""
+    c, u = cond.double(), uncond.double()
+    raw = u + scale * (c - u) if name == "uncond_plus" else c + scale * (c - u)
+    axes: Any = {"none": None, "row": tuple(range(1, c.dim())), "last_axis": -1}[norm]
+    if axes is None:
+        return raw
+    return raw * (torch.linalg.vector_norm(c, dim=axes, keepdim=True) / _norm(raw, axes))
+
+
+def _norm(x: Tensor, axes: Any) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+
+
+def formula(step: Step, found: Branches, scale: float) -> Formula | None:
+    """The formula that gives what the scheduler was handed; None when none does."""
+    handed = step.model_output.double()
+    for candidate, expected in _candidates(found, scale):
+        shaped = expected.reshape(handed.shape) if expected.numel() == handed.numel() else None
+        if shaped is not None and float((shaped - handed).abs().max()) <= _CLOSE * float(handed.abs().max()):
+            return candidate
+    return None
+
+
+def _candidates(found: Branches, scale: float) -> Iterator[tuple[Formula, Tensor]]:
+    for sign in (1, -1):
+        if found.uncond is None:
+            yield Formula("uncond_plus", "none", sign), sign * found.cond.double()
+            continue
+        for name in ("uncond_plus", "cond_plus"):
+            for norm in ("none", "last_axis", "row"):
+                yield Formula(name, norm, sign), sign * combined(found.cond, found.uncond, scale, name, norm)
