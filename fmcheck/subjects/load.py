@@ -18,7 +18,7 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
     """The subject with a ready-made name, or at `package.module:attribute` (a Subject, or a function that makes one).
 
     `mutant:NAME` is the tiny model with one of the defects that `fmcheck mutants --list` names, `variation:NAME` with
-    one of the correct variations. The current directory is importable, as it is for `python -m`, and so is `folder`
+    one of the correct variations, `diffusers:NAME` a tiny build of a pipeline or scheduler of diffusers. The current directory is importable, as it is for `python -m`, and so is `folder`
     (that of the configuration).
 
     Raises:
@@ -33,6 +33,10 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
         from fmcheck.mutants import get_variation
 
         return get_variation(target.removeprefix("variation:")).change(load_subject("tiny"))
+    if target.startswith("diffusers:"):
+        from fmcheck.subjects.diffusers import ready_made
+
+        return ready_made(target.removeprefix("diffusers:"))
     if ":" not in target or not all(part.isidentifier() for part in target.partition(":")[0].split(".")):
         hint = did_you_mean(name, READY_MADE)
         raise DeclarationError(

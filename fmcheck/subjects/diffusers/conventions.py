@@ -27,6 +27,8 @@ _PROMPTS = ("a large red circle, top left", "a small green square")
 _OTHERS = ("a yellow triangle", "two tiny purple crosses at the bottom")
 _SCALE = 3.5
 _STEPS = 3
+# Not one: a schedule that is stretched to an end has no length there, and diffusers divides by it.
+_FEW = 2
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,7 @@ class _Probe:
         generator = torch.Generator(device).manual_seed(0)
         with torch.random.fork_rng(devices=[]), listening(self.pipe, self.network) as seen:
             torch.manual_seed(0)
-            self.calling(
-                self.pipe, prompts, size=self.size, steps=steps, scale=scale, generator=generator, **more
-            )
+            self.calling(self.pipe, prompts, size=self.size, steps=steps, scale=scale, generator=generator, **more)
         if not seen.steps or not all(step.calls for step in seen.steps):
             raise DeclarationError(
                 f"{type(self.pipe).__name__}: expected calls of {self.network!r} before every step of the scheduler; "
@@ -70,7 +70,7 @@ def learn(pipe: Any, network: str, size: tuple[int, int], options: dict[str, Any
         DeclarationError: the calls cannot be read as a flow: three branches, no state among the network's arguments,
             an unknown prediction type.
     """
-    first = _Probe(pipe, network, Calling.of(pipe, True, options), size)(_PROMPTS, 1, _SCALE)
+    first = _Probe(pipe, network, Calling.of(pipe, True, options), size)(_PROMPTS, _FEW, _SCALE)
     embedded = embedded_scale(first.steps[0].calls[0], _SCALE) is not None
     probe = _Probe(pipe, network, Calling.of(pipe, embedded, options), size)
     seen, other = probe(_PROMPTS, _STEPS, _SCALE), probe(_OTHERS, _STEPS, _SCALE)
@@ -89,13 +89,15 @@ def learn(pipe: Any, network: str, size: tuple[int, int], options: dict[str, Any
         **_guidance(found, handed, embedded, probe),
         **_time(seen, time),
         **_steps(pipe, seen),
-        **grid_fields(pipe.scheduler, [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)]),
+        **grid_fields(
+            pipe.scheduler, [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)], seen.decoded[0, 0].numel()
+        ),
         **latent_fields(pipe, seen.steps[-1].result, seen.decoded, size[0]),
         "initial_state": "noise",
         "image_range": (0.0, 1.0),
         "decode_range": (-1.0, 1.0),
     }
-    return Conventions(probe.calling, state, time, isinstance(step.calls[0].inputs[state], list), fields)
+    return Conventions(probe.calling, state, time, state in step.calls[0].lists, fields)
 
 
 def _timetable(probe: _Probe, steps: int) -> list[tuple[int, dict[str, Any]]]:
@@ -114,7 +116,7 @@ def _guidance(found: Branches, handed: Formula | None, embedded: bool, probe: _P
     fields["guidance_layout"] = found.layout
     # Below the neutral scale many pipelines do not guide at all.
     for scale in (1.0, 0.5):
-        step = probe(_PROMPTS, 1, scale).steps[0]
+        step = probe(_PROMPTS, _FEW, scale).steps[0]
         if sum(len(call.output) for call in step.calls) == len(_PROMPTS):
             return {**fields, "guidance_from": scale if scale == 1.0 else 0.5}
     return fields

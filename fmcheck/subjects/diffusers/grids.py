@@ -14,8 +14,10 @@ _DECLARED: Mapping[str, Any] = {"grid": "declared"}
 _OTHER_SCHEDULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
 
 
-def grid_fields(scheduler: Any, asked: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+def grid_fields(scheduler: Any, asked: list[tuple[int, dict[str, Any]]], cells: int) -> dict[str, Any]:
     """FlowSpec's `grid*` fields, from the configuration and from `set_timesteps` calls `(steps, arguments)`.
+
+    `cells` is the number of latent cells of the pictures asked for (times frames).
 
     A grid that FlowSpec has no words for is `declared`: read off the pipeline itself, so that only its use is checked.
     """
@@ -25,11 +27,24 @@ def grid_fields(scheduler: Any, asked: list[tuple[int, dict[str, Any]]]) -> dict
         return dict(_DECLARED)
     fields: dict[str, Any] = {"grid": "shifted", "grid_last_sigma": last, "grid_terminal": config.get("shift_terminal")}
     if config.get("use_dynamic_shifting"):
-        if config.get("time_shift_type", "exponential") != "exponential":
-            return dict(_DECLARED)
-        return {**fields, "grid_shift_by_tokens": tuple(float(config[key]) for key in TOKENS_AT)}
+        law = config.get("time_shift_type", "exponential")
+        by_tokens = tuple(float(config[key]) for key in TOKENS_AT)
+        patch = _token_patch(by_tokens, asked[-1][1].get("mu"), cells)
+        if patch is None and law == "linear":
+            return dict(_DECLARED)  # another law than the configuration's, as CogView4's square root
+        return {**fields, "grid_shift_by_tokens": by_tokens, "grid_shift_law": law, "grid_token_patch": patch}
     shift = float(getattr(scheduler, "shift", config.get("flow_shift", config.get("shift", 1.0))))
     return {**fields, "grid_shift": shift}
+
+
+def _token_patch(by_tokens: tuple[float, ...], mu: Any, cells: int) -> int | None:
+    """Side of a token in latent cells, where the `mu` that was asked for is the configuration's for such tokens."""
+    low, at_low, high, at_high = by_tokens
+    for patch in (1, 2, 4):
+        law = at_low + (at_high - at_low) * (cells / patch**2 - low) / (high - low)
+        if mu is not None and math.isclose(float(mu), law, rel_tol=1e-6):
+            return patch
+    return None
 
 
 def _last_sigma(scheduler: Any, asked: list[tuple[int, dict[str, Any]]]) -> float | str | None:

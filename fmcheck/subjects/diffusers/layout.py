@@ -40,8 +40,8 @@ def scale_and_shift(vae: Any) -> tuple[Any, Any]:
 
 
 def _list(vae: Any, name: str) -> list[float] | None:
-    value = vae.config.get(name)
-    value = getattr(vae, name, None) if value is None else value
+    # Some keep them as buffers. Attributes that only repeat the configuration are deprecated.
+    value = vae.config[name] if name in vae.config else getattr(vae, name, None)
     return None if value is None else [float(v) for v in torch.as_tensor(value).reshape(-1)]
 
 

@@ -17,10 +17,11 @@ __all__ = ["NetworkCall", "Observation", "Step", "listening", "network_name", "s
 
 @dataclass
 class NetworkCall:
-    """One call of the network: its arguments by name, and what it returned (a list stacked)."""
+    """One call of the network: its arguments by name and what it returned, lists of rows stacked (`lists` names them)."""
 
     inputs: Mapping[str, Any]
     output: Tensor
+    lists: frozenset[str]
 
 
 @dataclass
@@ -83,13 +84,14 @@ def listening(pipe: Any, network: str) -> Iterator[Observation]:
 
     def on_network(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs = Arguments(parameters[network], args, kwargs).by_name()
+        lists = frozenset(name for name, value in inputs.items() if isinstance(value, list))
         inputs = {name: _kept(value) for name, value in inputs.items()}
         returned = original(*args, **kwargs)
         output = find_output(returned, None)
         if output is None and isinstance(returned, tuple | list):
             output = stacked(returned[0])
         if output is not None:
-            seen.pending.append(NetworkCall(inputs, output.detach().clone()))
+            seen.pending.append(NetworkCall(inputs, output.detach().clone(), lists))
         return returned
 
     def on_step(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

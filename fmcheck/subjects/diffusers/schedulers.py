@@ -1,0 +1,4 @@
+SCHEDULERS = {}
+
+
+def scheduler_subject(name): ...
