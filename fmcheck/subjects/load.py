@@ -18,8 +18,8 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
     """The subject with a ready-made name, or at `package.module:attribute` (a Subject, or a function that makes one).
 
     `mutant:NAME` is the tiny model with one of the defects that `fmcheck mutants --list` names, `variation:NAME` with
-    one of the correct variations, `diffusers:NAME` a tiny build of a pipeline or scheduler of diffusers. The current directory is importable, as it is for `python -m`, and so is `folder`
-    (that of the configuration).
+    one of the correct variations, `diffusers:NAME` a tiny build of a pipeline or scheduler of diffusers. The current
+    directory is importable, as it is for `python -m`, and so is `folder` (that of the configuration).
 
     Raises:
         DeclarationError: no such name, module or attribute, an import that fails, or something that is no Subject.

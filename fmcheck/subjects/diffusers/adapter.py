@@ -14,6 +14,7 @@ from fmcheck.subjects.diffusers.calling import Calling
 from fmcheck.subjects.diffusers.conventions import learn
 from fmcheck.subjects.diffusers.lists import STACKED, show_rows
 from fmcheck.subjects.diffusers.observing import network_name
+from fmcheck.subjects.diffusers.timetable import Timetable, warm_up
 
 __all__ = ["adapt"]
 
@@ -38,7 +39,9 @@ def adapt(fresh: Callable[[], Any], name: str, case: Case | None, options: Mappi
         made.set_progress_bar_config(disable=True)
         if known.as_list:
             show_rows(getattr(made, network))
-        return made.to(asked.device)
+        made = made.to(asked.device)
+        warm_up(made, network, known.calling, (native.height, native.width))
+        return made
 
     first = 0 if known.as_list else known.state
     return Subject(
@@ -105,9 +108,7 @@ def _answers(pipe: Any, calling: Calling, size: tuple[int, int]) -> bool:
 
 
 def _edges(fresh: Callable[[], Any], network: str, calling: Calling, spec: FlowSpec) -> dict[str, Any]:
-    """`time_edges` of a grid that is declared: the pipeline's own scheduler is asked, with a network that is skipped."""
+    """`time_edges` of a grid that is declared: the pipeline's own scheduler is asked."""
     if spec.grid != "declared":
         return {}
-    from fmcheck.subjects.diffusers.timetable import Timetable
-
     return {"time_edges": Timetable(fresh, network, calling)}

@@ -85,13 +85,12 @@ def learn(pipe: Any, network: str, size: tuple[int, int], options: dict[str, Any
         )
     time = time_name(seen.steps, state)
     handed = formula(step, found, _SCALE)
+    asked = [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)]
     fields = {
         **_guidance(found, handed, embedded, probe),
         **_time(seen, time),
         **_steps(pipe, seen),
-        **grid_fields(
-            pipe.scheduler, [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)], seen.decoded[0, 0].numel()
-        ),
+        **grid_fields(pipe.scheduler, asked, seen.decoded[0, 0].numel()),
         **latent_fields(pipe, seen.steps[-1].result, seen.decoded, size[0]),
         "initial_state": "noise",
         "image_range": (0.0, 1.0),

@@ -63,9 +63,10 @@ def time_name(steps: list[Step], state: str) -> str | None:
 def embedded_scale(call: NetworkCall, scale: float) -> str | None:
     """The argument whose every entry is the guidance scale (or a thousand times it)."""
     for name, value in call.inputs.items():
-        if isinstance(value, Tensor) and value.numel() and value.is_floating_point():
-            if any(bool(torch.isclose(value, value.new_tensor(factor * scale)).all()) for factor in (1.0, 1000.0)):
-                return name
+        if not isinstance(value, Tensor) or not value.numel() or not value.is_floating_point():
+            continue
+        if any(bool(torch.isclose(value, value.new_tensor(factor * scale)).all()) for factor in (1.0, 1000.0)):
+            return name
     return None
 
 

@@ -17,7 +17,7 @@ __all__ = ["NetworkCall", "Observation", "Step", "listening", "network_name", "s
 
 @dataclass
 class NetworkCall:
-    """One call of the network: its arguments by name and what it returned, lists of rows stacked (`lists` names them)."""
+    """One call of the network: arguments by name and what it returned, lists of rows stacked (`lists` names them)."""
 
     inputs: Mapping[str, Any]
     output: Tensor
