@@ -32,6 +32,7 @@ ShiftLaw = Literal["exponential", "linear"]
 EvaluationPoint = Literal["midpoint", "left"]
 Solver = Literal["euler", "midpoint", "heun", "other", "stochastic"]
 Prediction = Literal["velocity", "reverse_velocity", "x1", "x0", "noise"]
+IllegalSizes = Literal["refused", "rounded_down"]
 TokenOrder = Literal["channels_first", "channels_last"]
 # One number, or one a latent channel.
 PerChannel = float | tuple[float, ...]
@@ -116,6 +117,7 @@ class FlowSpec:
         state_dtype: precision of the integrated state: `float32`, or that of the `network` (which loses small steps in
             bfloat16, but is what some released pipelines document).
         latent_channels, downsampling: latents are `[B, latent_channels, H/downsampling, W/downsampling]`.
+        illegal_sizes: whether a size that is no such multiple is refused, or answered with the next smaller legal one.
         latent_frames: number of latent frames of a video model: latents are `[B, C, frames, h, w]`.
         token_patch: side p of the squares of latent cells that are packed to tokens, when the state is a sequence
             `[B, (frames) (h/p) (w/p), C p p]`; 1 for tokens of one cell.
@@ -168,6 +170,7 @@ class FlowSpec:
     latent_channels: int = 32
     downsampling: int = 32
     size_multiple: int | None = None
+    illegal_sizes: IllegalSizes = "refused"
     latent_frames: int | None = None
     token_patch: int | None = None
     token_order: TokenOrder = "channels_first"

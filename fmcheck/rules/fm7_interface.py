@@ -187,7 +187,13 @@ def _impossible(plan: Plan) -> Mapping[str, Wish]:
     return {"base": plan.base, **plan.impossible_sizes}
 
 
-@rule("FM712", "impossible-size-accepted", wishes=_impossible, judges_crashes=True)
+@rule(
+    "FM712",
+    "impossible-size-accepted",
+    conventions=("size_multiple", "illegal_sizes"),
+    wishes=_impossible,
+    judges_crashes=True,
+)
 def impossible_size_accepted(runs: Mapping[str, Run]) -> Iterator[Check]:
     """A size that the model cannot make is refused: H and W that are no multiples of the spec's `multiple` raise.
 
@@ -195,7 +201,7 @@ def impossible_size_accepted(runs: Mapping[str, Run]) -> Iterator[Check]:
     loader then resizes; or one axis is validated and the other is not.
 
     Checked: a height one pixel too large and a width half a latent cell too large. Any exception is right, however
-    deep. Not informative when every size is possible.
+    deep; so is the next smaller legal size, where the spec declares that. Not informative when every size is possible.
 
     Fix: validate height and width at the top of `generate()` with a message that names the multiple. Source: sizes
     accepted and rounded, huggingface/diffusers issues 10673 and 13605.
@@ -204,8 +210,9 @@ def impossible_size_accepted(runs: Mapping[str, Run]) -> Iterator[Check]:
     require(runs["base"].failure is None, "the native size raises too (see FM701)")
     for name, run in ((name, run) for name, run in runs.items() if name != "base"):
         multiple, case = run.subject.spec.multiple, run.case
+        declared = run.subject.spec.illegal_sizes == "rounded_down" and _rounded_down(run)
         yield exact(
-            run.trace.error is not None,
+            run.trace.error is not None or declared,
             f"{case.height}x{case.width} ({name}) is no multiple of {multiple}, but generate returned "
             f"{describe(run.trace.returned if run.trace.result is None else run.trace.result)}",
             where=f"run {run.name}",
@@ -213,10 +220,11 @@ def impossible_size_accepted(runs: Mapping[str, Run]) -> Iterator[Check]:
         )
 
 
-def _size_cause(run: Run) -> str | None:
+def _rounded_down(run: Run) -> bool:
     images, multiple = run.trace.result, run.subject.spec.multiple
-    if images is None or images.dim() != 4:
-        return None
-    height, width = run.case.height, run.case.width
-    rounded = [height // multiple * multiple, width // multiple * multiple]
-    return "the size is silently rounded down" if list(images.shape[2:]) == rounded else None
+    rounded = [side // multiple * multiple for side in (run.case.height, run.case.width)]
+    return images is not None and images.dim() == 4 and list(images.shape[2:]) == rounded
+
+
+def _size_cause(run: Run) -> str | None:
+    return "the size is silently rounded down" if _rounded_down(run) else None
