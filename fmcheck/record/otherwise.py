@@ -79,8 +79,8 @@ def _taken(value: Any, rows: Tensor, count: int) -> Any:
         return value[rows.to(value.device)] if value.dim() and len(value) == count else value
     if isinstance(value, dict):
         return {key: _taken(part, rows, count) for key, part in value.items()}
-    if rows_listed(value) == count:
-        return type(value)(value[int(row)] for row in rows)
+    if type(value) in (list, tuple) and len(value) == count and all(isinstance(row, Tensor) for row in value):
+        return type(value)(value[int(row)] for row in rows)  # of any lengths, as captions are
     if type(value) in (list, tuple):
         return type(value)(_taken(part, rows, count) for part in value)
     return value

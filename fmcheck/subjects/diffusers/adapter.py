@@ -111,4 +111,4 @@ def _edges(fresh: Callable[[], Any], network: str, calling: Calling, spec: FlowS
     """`time_edges` of a grid that is declared: the pipeline's own scheduler is asked."""
     if spec.grid != "declared":
         return {}
-    return {"time_edges": Timetable(fresh, network, calling)}
+    return {"time_edges": Timetable(fresh, network, calling, spec.multiple)}

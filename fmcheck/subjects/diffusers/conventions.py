@@ -113,11 +113,11 @@ def _guidance(found: Branches, handed: Formula | None, embedded: bool, probe: _P
     if found.uncond is None:
         return {**fields, "guidance_layout": "embedded" if embedded else "separate"}
     fields["guidance_layout"] = found.layout
-    # Below the neutral scale many pipelines do not guide at all.
-    for scale in (1.0, 0.5):
+    # Up to some scale many pipelines do not guide at all; with the neutral one alone there is nothing to declare.
+    for scale, meaning in ((1.0, 1.0), (0.5, 0.5), (-0.5, 0.0)):
         step = probe(_PROMPTS, _FEW, scale).steps[0]
         if sum(len(call.output) for call in step.calls) == len(_PROMPTS):
-            return {**fields, "guidance_from": scale if scale == 1.0 else 0.5}
+            return {**fields, "guidance_from": meaning}
     return fields
 
 

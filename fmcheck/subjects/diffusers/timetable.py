@@ -46,13 +46,15 @@ class Timetable:
     For grids that FlowSpec has no words for: declared as the pipeline itself has them, so that their use is checked.
     """
 
-    def __init__(self, fresh: Callable[[], Any], network: str, calling: Calling) -> None:
-        self._fresh, self._network, self._calling = fresh, network, calling
+    def __init__(self, fresh: Callable[[], Any], network: str, calling: Calling, multiple: int) -> None:
+        self._fresh, self._network, self._calling, self._multiple = fresh, network, calling, multiple
         self._pipe: Any = None
         self._of = lru_cache(maxsize=256)(self._read)
 
     def __call__(self, case: Case) -> list[float]:
-        return list(self._of(case.height, case.width, case.num_steps))
+        # Rules also ask for sizes that the pipeline refuses; the grid of the next one below is as good as any.
+        height, width = (max(side // self._multiple, 1) * self._multiple for side in (case.height, case.width))
+        return list(self._of(height, width, case.num_steps))
 
     def _read(self, height: int, width: int, steps: int) -> tuple[float, ...]:
         if self._pipe is None:
