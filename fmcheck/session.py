@@ -64,6 +64,7 @@ class Session:
         native = subject.case.but(**{k: v for k, v in changes.items() if v is not None})
         _check_available(native, subject)
         self.subject = subject.but(case=native)
+        self.subject.at(native)
         self._ranks = ranks or Ranks()
         self._ranks.check(native)
         self.plan = Plan(self.subject, nproc=self._ranks.count)
@@ -119,9 +120,7 @@ class Session:
                 self.run(earlier, code)
             self._on_run(wish.name)
             try:
-                self._runs[wish] = (
-                    self._on_ranks(wish) if wish.ranks else Run(wish, self.subject.at(wish.case), self._record(wish))
-                )
+                self._runs[wish] = self._on_ranks(wish) if wish.ranks else self._here(wish)
             except NotInformative as reason:
                 self._runs[wish] = reason
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -134,13 +133,24 @@ class Session:
             return made
         raise made.with_traceback(None)
 
+    def _here(self, wish: Wish) -> Run:
+        return Run(wish, self._at(wish.case), self._record(wish))
+
+    def _at(self, case: Case) -> Subject:
+        """The subject with the conventions of a case; where those cannot be told, as for a size that is refused,
+        rules find none."""
+        try:
+            return self.subject.at(case)
+        except DeclarationError:
+            return self.subject
+
     def _on_ranks(self, wish: Wish) -> Run:
         self.calls += wish.ranks
-        shares = self._ranks.run(wish, self.subject.at(wish.case).spec)
+        shares = self._ranks.run(wish, self._at(wish.case).spec)
         exhausted = next((share for share in shares if share.exhausted), None)
         if exhausted is not None:
             raise MemoryError(f"rank {exhausted.rank} of {wish.ranks}: {exhausted.error}")
-        return Run(wish, self.subject.at(wish.case), Trace(wish.case, wish.kind), shares)
+        return Run(wish, self._at(wish.case), Trace(wish.case, wish.kind), shares)
 
     def forget(self) -> None:
         """Let go of every run. Tracebacks of exceptions hold whole recordings, and cycles them."""
