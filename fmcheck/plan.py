@@ -26,12 +26,6 @@ OTHER_PROMPTS = (
 )
 
 
-def _as_long_as(prompt: str, other: str) -> str:
-    """Another prompt with as many words: the number of tokens of a batch is an axis, and sums round by its length."""
-    wanted, words = len(prompt.split()), other.split()
-    return " ".join((words * (wanted // len(words) + 1))[:wanted]) or other
-
-
 class Plan:
     """The runs that a subject allows, derived from its native case. Rules pick from these, so that runs are shared.
 
@@ -242,8 +236,7 @@ class Plan:
     def neighbours(self, row: int, case: Case | None = None) -> Wish:
         """Other prompts in every row but one, of the native case or another one."""
         case = case or self.native
-        others = enumerate(case.prompts)
-        prompts = [p if i == row else _as_long_as(p, OTHER_PROMPTS[i % 4]) for i, p in others]
+        prompts = [p if i == row else OTHER_PROMPTS[i % 4] for i, p in enumerate(case.prompts)]
         return self._wish(f"neighbours-of-{row}", case=case.but(prompts=tuple(prompts)))
 
     @property

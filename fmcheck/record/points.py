@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
 
-__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "rows_listed", "stacked"]
+__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "rows_listed", "shapes_in", "stacked"]
 
 MISSING = object()
 
@@ -157,6 +157,15 @@ def stacked(value: Any) -> Any:
         return value
     alike = len({(row.shape, row.dtype, row.device) for row in value}) == 1 and value[0].dim() > 1
     return torch.stack(tuple(value)) if alike else value
+
+
+def shapes_in(value: Any) -> Iterator[torch.Size]:
+    """The shape of every tensor in a value, in lists, tuples and mappings too."""
+    if isinstance(value, Tensor):
+        yield value.shape
+    elif isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from shapes_in(part)
 
 
 def rows_listed(value: Any) -> int | None:

@@ -23,7 +23,7 @@ from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
 from fmcheck.record.model_state import ModelState, changed_inputs
-from fmcheck.record.points import Arguments, find_output, replace_output, rows_listed
+from fmcheck.record.points import Arguments, find_output, replace_output, rows_listed, shapes_in
 from fmcheck.record.trace import Call, Draw, Trace
 from fmcheck.record.watch import (
     Births,
@@ -140,6 +140,7 @@ class Observer:
         where = f"after {self._last}" if self._last else "before the first observed call"
         self._note_draws(f"{where}, before {call.name}", self._last)
         call.inputs = {name: _copy(value) for name, value in inputs_of(role, point, arguments).items()}
+        call.shapes = tuple(shapes_in((arguments.args, arguments.kwargs)))
         module = boundary.place.module
         if module is not None:
             call.training = module.training

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fmcheck.case import Case
@@ -19,6 +20,7 @@ class Call:
     Attributes:
         role: `velocity`, `decode`, …; `number` counts the calls of that role from 0.
         inputs: the values passed for the arguments of the role; tensors are copies, taken before the call.
+        shapes: shapes of all tensors that were passed, in lists and mappings too, whether the role names them or not.
         output: copy of the tensor that the loop received; None when the call raised or returned no tensor.
         live: in a training loss, that tensor itself with its graph, so that a gradient by it can be taken.
         mismatches: what the typed wrapper found wrong with its tensors.
@@ -33,6 +35,7 @@ class Call:
     role: str
     number: int
     inputs: dict[str, Any] = field(default_factory=dict)
+    shapes: tuple[torch.Size, ...] = ()
     output: Tensor | None = None
     live: Tensor | None = field(default=None, repr=False)
     mismatches: list[Mismatch] = field(default_factory=list)

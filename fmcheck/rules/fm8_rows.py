@@ -84,7 +84,8 @@ def _equal_latents(a: Call, b: Call, row: int, batch: int) -> bool:
 
 
 def _shapes(call: Call) -> list[torch.Size]:
-    return [value.shape for value in call.inputs.values() if isinstance(value, Tensor)]
+    # Those of tensors that no role names too: the text features of a network have as many tokens as the longest prompt.
+    return [*call.shapes, *(value.shape for value in call.inputs.values() if isinstance(value, Tensor))]
 
 
 def row_changed(base: Run, other: Run, row: int) -> bool:
