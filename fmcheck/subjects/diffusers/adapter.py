@@ -32,7 +32,11 @@ def adapt(fresh: Callable[[], Any], name: str, case: Case | None, options: Mappi
     native = case or Case(height=side, width=side, guidance_scale=3.5, dtype=_dtype(pipe, network))
     known = learn(pipe, network, (native.height, native.width), dict(options))
     multiple = _multiple(pipe, known.calling, known.fields["downsampling"], native)
-    spec = FlowSpec(**known.fields, size_multiple=multiple)
+    # Some pipelines answer with the next smaller legal size, and log that they do.
+    odd = (native.height + multiple // 2, native.width)
+    rounded = _answered(pipe, known.calling, odd) == (native.height, native.width)
+    illegal: Any = "rounded_down" if rounded else "refused"
+    spec = FlowSpec(**known.fields, size_multiple=multiple, illegal_sizes=illegal)
 
     def build(asked: Case) -> Any:
         made = fresh()
@@ -78,8 +82,9 @@ def _dtype(pipe: Any, network: str) -> str:
 
 def _side(pipe: Any) -> int:
     """Pixels of eight latents, where the pipeline says how many a latent has; more where its patches are larger."""
-    factor = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None)
-    return max(64, 8 * int(factor or getattr(pipe, "vae_spatial_compression_ratio", 8)))
+    names = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+    factor = next((int(value) for value in (getattr(pipe, name, None) for name in names) if value), 8)
+    return max(64, 8 * factor)
 
 
 def _multiple(pipe: Any, calling: Calling, downsampling: int, case: Case) -> int:
@@ -98,13 +103,18 @@ def _multiple(pipe: Any, calling: Calling, downsampling: int, case: Case) -> int
 
 
 def _answers(pipe: Any, calling: Calling, size: tuple[int, int]) -> bool:
+    return _answered(pipe, calling, size) == size
+
+
+def _answered(pipe: Any, calling: Calling, size: tuple[int, int]) -> tuple[int, ...]:
+    """The size of the picture that is asked for with a size; nothing where the pipeline refuses it."""
     generator = torch.Generator(getattr(pipe, "_execution_device", "cpu")).manual_seed(0)
     try:
         with torch.random.fork_rng(devices=[]):
             returned = calling(pipe, ["a"], size=size, steps=2, scale=1.0, generator=generator)
     except (ValueError, RuntimeError, AssertionError):
-        return False  # the pipeline refuses the size
-    return tuple(calling.images(returned).shape[-2:]) == size
+        return ()
+    return tuple(calling.images(returned).shape[-2:])
 
 
 def _edges(fresh: Callable[[], Any], network: str, calling: Calling, spec: FlowSpec) -> dict[str, Any]:

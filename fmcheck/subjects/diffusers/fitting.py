@@ -97,11 +97,13 @@ def combined(cond: Tensor, uncond: Tensor, scale: float, name: str, norm: str) -
     axes: Any = {"none": None, "row": tuple(range(1, c.dim())), "last_axis": -1}[norm]
     if axes is None:
         return raw
-    return raw * (torch.linalg.vector_norm(c, dim=axes, keepdim=True) / _norm(raw, axes))
+    scaled: Tensor = raw * (_norm(c, axes) / _norm(raw, axes))
+    return scaled
 
 
 def _norm(x: Tensor, axes: Any) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    found: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+    return found
 
 
 def formula(step: Step, found: Branches, scale: float) -> Formula | None:

@@ -15,7 +15,7 @@ _WORDS = (
 )
 
 
-def tokenizer(length: int = 32, **special: Any) -> Any:
+def tokenizer(length: int = 32, side: str = "right", **special: Any) -> Any:
     """A byte-level tokenizer whose commonest words are one token each: no text is unknown, nothing is downloaded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +38,7 @@ def tokenizer(length: int = 32, **special: Any) -> Any:
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
-        padding_side="right",
+        padding_side=side,
         **special,
     )
 

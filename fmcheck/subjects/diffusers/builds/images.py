@@ -162,7 +162,7 @@ def cogview4() -> Any:
         base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True, time_shift_type="linear"
     )
     return CogView4Pipeline(
-        tokenizer=tokenizer(),
+        tokenizer=tokenizer(side="left"),
         text_encoder=GlmModel(GlmConfig(**decoder_text())),
         vae=image_vae(scaling_factor=1.0, shift_factor=0.0),
         transformer=transformer,
