@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from fmcheck.case import Case
@@ -60,6 +61,7 @@ def adapt(fresh: Callable[[], Any], name: str, case: Case | None, options: Mappi
         spec=spec,
         case=native,
         dtypes=(native.dtype,),
+        annotations={"velocity.time": Int[Tensor, "N"]} if known.whole_times else {},
         **_edges(fresh, network, known.calling, spec),
     )
 
@@ -81,10 +83,10 @@ def _dtype(pipe: Any, network: str) -> str:
 
 
 def _side(pipe: Any) -> int:
-    """Pixels of eight latents, where the pipeline says how many a latent has; more where its patches are larger."""
+    """Pixels of eight latents a side, or 64: the pipeline says how many pixels a latent has."""
     names = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
-    factor = next((int(value) for value in (getattr(pipe, name, None) for name in names) if value), 8)
-    return max(64, 8 * factor)
+    factors = [getattr(pipe, name) for name in names if getattr(pipe, name, None)]
+    return max(64, 8 * int(factors[0] if factors else 8))
 
 
 def _multiple(pipe: Any, calling: Calling, downsampling: int, case: Case) -> int:

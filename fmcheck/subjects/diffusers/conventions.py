@@ -1,7 +1,7 @@
 """The conventions of a pipeline, learned from a few small calls of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fmcheck.subjects.diffusers.fitting import (
     state_name,
     time_name,
 )
-from fmcheck.subjects.diffusers.grids import grid_fields, moves_as_euler
+from fmcheck.subjects.diffusers.grids import Asked, grid_fields, moves_as_euler
 from fmcheck.subjects.diffusers.layout import latent_fields
 from fmcheck.subjects.diffusers.observing import Observation, Step, listening
 
@@ -39,6 +39,7 @@ class Conventions:
     state: str
     time: str | None
     as_list: bool
+    whole_times: bool
     fields: dict[str, Any]
 
 
@@ -83,24 +84,45 @@ def learn(pipe: Any, network: str, size: tuple[int, int], options: dict[str, Any
             f"{type(pipe).__name__}: a step with two prompts calls its network with {rows} rows; expected the state in "
             "one or two branches, and a decoder that is given the last state"
         )
+    if float(seen.sigmas.max()) > 1 + 1e-6:
+        raise DeclarationError(
+            f"{type(pipe).__name__}: its {type(pipe.scheduler).__name__} has noise levels up to "
+            f"{float(seen.sigmas.max()):.4g}; expected those of a flow, from 1 to 0 "
+            "(flow-matching schedulers, or use_flow_sigmas=True)"
+        )
     time = time_name(seen.steps, state)
     handed = formula(step, found, _SCALE)
-    asked = [(_STEPS, seen.timetables[-1]), *_timetable(probe, 5)]
+    asked = _asked(probe, seen)
     fields = {
         **_guidance(found, handed, embedded, probe),
         **_time(seen, time),
         **_steps(pipe, seen),
-        **grid_fields(pipe.scheduler, asked, seen.decoded[0, 0].numel()),
+        **grid_fields(pipe.scheduler, asked, _patch(getattr(pipe, network))),
         **latent_fields(pipe, seen.steps[-1].result, seen.decoded, size[0]),
         "initial_state": "noise",
         "image_range": (0.0, 1.0),
         "decode_range": (-1.0, 1.0),
     }
-    return Conventions(probe.calling, state, time, state in step.calls[0].lists, fields)
+    told = step.calls[0].inputs.get(time) if time is not None else None
+    whole = isinstance(told, torch.Tensor) and not told.is_floating_point()
+    return Conventions(probe.calling, state, time, state in step.calls[0].lists, whole, fields)
 
 
-def _timetable(probe: _Probe, steps: int) -> list[tuple[int, dict[str, Any]]]:
-    return [(steps, call) for call in probe(_PROMPTS, steps, _SCALE).timetables[-1:]]
+def _asked(probe: _Probe, seen: Observation) -> list[Asked]:
+    """What the scheduler was set to here, and what it is set to for more steps of a picture twice as wide."""
+    height, width = probe.size
+    wide = replace(probe, size=(height, 2 * width))(_PROMPTS, _STEPS + 2, _SCALE)
+    found = []
+    for steps, one in ((_STEPS, seen), (_STEPS + 2, wide)):
+        cells = 0 if one.decoded is None else one.decoded[0, 0].numel()
+        found += [Asked(steps, cells, arguments) for arguments in one.timetables[-1:]]
+    return found
+
+
+def _patch(network: Any) -> int:
+    """Side of the network's tokens in latent cells, where its configuration says it as one number."""
+    patch = getattr(network, "config", {}).get("patch_size", 1)
+    return patch if isinstance(patch, int) else 1
 
 
 def _guidance(found: Branches, handed: Formula | None, embedded: bool, probe: _Probe) -> dict[str, Any]:

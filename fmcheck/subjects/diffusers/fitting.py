@@ -93,17 +93,13 @@ def branches(step: Step, other: Step, batch: int) -> Branches | None:
 def combined(cond: Tensor, uncond: Tensor, scale: float, name: str, norm: str) -> Tensor:
     """The guided output under one formula of FlowSpec, in float64."""
     c, u = cond.double(), uncond.double()
-    raw = u + scale * (c - u) if name == "uncond_plus" else c + scale * (c - u)
+    raw: Tensor = u + scale * (c - u) if name == "uncond_plus" else c + scale * (c - u)
     axes: Any = {"none": None, "row": tuple(range(1, c.dim())), "last_axis": -1}[norm]
     if axes is None:
         return raw
-    scaled: Tensor = raw * (_norm(c, axes) / _norm(raw, axes))
-    return scaled
-
-
-def _norm(x: Tensor, axes: Any) -> Tensor:
-    found: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
-    return found
+    sizes = [torch.linalg.vector_norm(x, dim=axes, keepdim=True) for x in (c, raw)]
+    rescaled: Tensor = raw * (sizes[0] / sizes[1])
+    return rescaled
 
 
 def formula(step: Step, found: Branches, scale: float) -> Formula | None:

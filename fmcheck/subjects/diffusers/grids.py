@@ -1,70 +1,87 @@
 """The time grid of a pipeline: what its scheduler's configuration says, and what the pipeline asks it for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["TOKENS_AT", "grid_fields", "moves_as_euler"]
+__all__ = ["Asked", "grid_fields", "moves_as_euler"]
 
 # Keys of a scheduler's configuration that say how the shift grows with the number of tokens.
-TOKENS_AT = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
+_TOKENS_AT = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
 _DECLARED: Mapping[str, Any] = {"grid": "declared"}
 _OTHER_SCHEDULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+_OTHER = "other"
 
 
-def grid_fields(scheduler: Any, asked: list[tuple[int, dict[str, Any]]], cells: int) -> dict[str, Any]:
-    """FlowSpec's `grid*` fields, from the configuration and from `set_timesteps` calls `(steps, arguments)`.
+@dataclass(frozen=True)
+class Asked:
+    """One `set_timesteps` call: arguments by name, for so many steps and latent cells (times frames)."""
 
-    `cells` is the number of latent cells of the pictures asked for (times frames).
+    steps: int
+    cells: int
+    arguments: Mapping[str, Any]
+
+
+def grid_fields(scheduler: Any, asked: Sequence[Asked], patch: int) -> dict[str, Any]:
+    """FlowSpec's `grid*` fields, from the configuration and from what the pipeline asked for at several sizes.
 
     A grid that FlowSpec has no words for is `declared`: read off the pipeline itself, so that only its use is checked.
+    `patch` is the side of the network's own tokens in latent cells.
     """
     config = scheduler.config
     last = _last_sigma(scheduler, asked)
-    if last == "other" or any(config.get(key) for key in _OTHER_SCHEDULES):
+    if last == _OTHER or any(config.get(key) for key in _OTHER_SCHEDULES):
         return dict(_DECLARED)
     fields: dict[str, Any] = {"grid": "shifted", "grid_last_sigma": last, "grid_terminal": config.get("shift_terminal")}
     if config.get("use_dynamic_shifting"):
         law = config.get("time_shift_type", "exponential")
-        by_tokens = tuple(float(config[key]) for key in TOKENS_AT)
-        patch = _token_patch(by_tokens, asked[-1][1].get("mu"), cells)
-        if patch is None and law == "linear":
+        by_tokens = tuple(float(config[key]) for key in _TOKENS_AT)
+        found = _token_patch(by_tokens, asked)
+        if found is None and law == "linear":
             return dict(_DECLARED)  # another law than the configuration's, as CogView4's square root
-        return {**fields, "grid_shift_by_tokens": by_tokens, "grid_shift_law": law, "grid_token_patch": patch}
-    shift = float(getattr(scheduler, "shift", config.get("flow_shift", config.get("shift", 1.0))))
-    return {**fields, "grid_shift": shift}
+        return {**fields, "grid_shift_by_tokens": by_tokens, "grid_shift_law": law, "grid_token_patch": found or patch}
+    shift = _own(scheduler, "shift")
+    return {**fields, "grid_shift": float(config.get("flow_shift", 1.0) if shift is None else shift)}
 
 
-def _token_patch(by_tokens: tuple[float, ...], mu: Any, cells: int) -> int | None:
-    """Side of a token in latent cells, where the `mu` that was asked for is the configuration's for such tokens."""
+def _own(scheduler: Any, name: str) -> Any:
+    """The scheduler's own attribute, else the entry of its configuration (attributes for that are deprecated)."""
+    own = name in vars(scheduler) or hasattr(type(scheduler), name)
+    return getattr(scheduler, name) if own else scheduler.config.get(name)
+
+
+def _token_patch(by_tokens: tuple[float, ...], asked: Sequence[Asked]) -> int | None:
+    """Side of a token in latent cells, where every `mu` asked for is the configuration's for such tokens."""
     low, at_low, high, at_high = by_tokens
     for patch in (1, 2, 4):
-        law = at_low + (at_high - at_low) * (cells / patch**2 - low) / (high - low)
-        if mu is not None and math.isclose(float(mu), law, rel_tol=1e-6):
+        laws = [at_low + (at_high - at_low) * (call.cells / patch**2 - low) / (high - low) for call in asked]
+        given = [call.arguments.get("mu") for call in asked]
+        if all(mu is not None and math.isclose(mu, law, rel_tol=1e-6) for mu, law in zip(given, laws, strict=True)):
             return patch
     return None
 
 
-def _last_sigma(scheduler: Any, asked: list[tuple[int, dict[str, Any]]]) -> float | str | None:
+def _last_sigma(scheduler: Any, asked: Sequence[Asked]) -> float | str | None:
     """Sigma of the last evaluation before any shift: None for 1/K, a number, or "other" for another base grid."""
-    if any(call.get("timesteps") is not None for _, call in asked):
-        return "other"
-    given = [(steps, call.get("sigmas")) for steps, call in asked]
-    if all(sigmas is None for _, sigmas in given):
-        first, last = getattr(scheduler, "sigma_max", None), getattr(scheduler, "sigma_min", None)
-        spaced = first is not None and last is not None and math.isclose(float(first), 1.0, abs_tol=1e-6)
-        return float(last) if spaced and last is not None else "other"
+    if any(call.arguments.get("timesteps") is not None for call in asked):
+        return _OTHER
+    if all(call.arguments.get("sigmas") is None for call in asked):
+        first, last = _own(scheduler, "sigma_max"), _own(scheduler, "sigma_min")
+        if first is None or last is None or not math.isclose(float(first), 1.0, abs_tol=1e-6):
+            return _OTHER
+        return float(last)
     ends = set()
-    for steps, sigmas in given:
-        values = np.asarray(sigmas, dtype=np.float64)
-        if len(values) != steps or not np.allclose(values, np.linspace(1.0, values[-1], steps), atol=1e-6):
-            return "other"
-        ends.add((round(float(values[-1]) * steps, 6), round(float(values[-1]), 6)))
+    for call in asked:
+        values = np.asarray(call.arguments.get("sigmas"), dtype=np.float64).reshape(-1)
+        if len(values) != call.steps or not np.allclose(values, np.linspace(1.0, values[-1], call.steps), atol=1e-6):
+            return _OTHER
+        ends.add((round(float(values[-1]) * call.steps, 6), round(float(values[-1]), 6)))
     if all(product == 1.0 for product, _ in ends):
         return None
-    return next(iter(ends))[1] if len({end for _, end in ends}) == 1 else "other"
+    return next(iter(ends))[1] if len({end for _, end in ends}) == 1 else _OTHER
 
 
 def moves_as_euler(delta: Any, length: float, model_output: Any) -> bool:

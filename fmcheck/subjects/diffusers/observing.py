@@ -96,12 +96,13 @@ def listening(pipe: Any, network: str) -> Iterator[Observation]:
 
     def on_step(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = Arguments(parameters["scheduler.step"], args, kwargs).by_name()
-        before = torch.get_rng_state()
+        generator = given.get("generator")
+        before = _random_states(generator)
         model_output, sample = given["model_output"].clone(), given["sample"].clone()
         returned = original(*args, **kwargs)
         result = find_output(returned, None)
         if result is not None:
-            drew = not torch.equal(before, torch.get_rng_state())
+            drew = any(not torch.equal(a, b) for a, b in zip(before, _random_states(generator), strict=True))
             seen.steps.append(Step(seen.pending, sample, model_output, result.detach().clone(), drew))
         seen.pending = []
         seen.sigmas = torch.as_tensor(pipe.scheduler.sigmas).double().cpu()
@@ -120,6 +121,12 @@ def listening(pipe: Any, network: str) -> Iterator[Observation]:
     around["vae.decode"] = on_decode
     with attach([(places[name], wrapper) for name, wrapper in around.items()]):
         yield seen
+
+
+def _random_states(generator: Any) -> list[Tensor]:
+    """The states of the global generator and of the one handed over, if any."""
+    own = [generator.get_state()] if isinstance(generator, torch.Generator) else []
+    return [torch.get_rng_state(), *own]
 
 
 def _kept(value: Any) -> Any:
