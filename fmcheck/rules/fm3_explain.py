@@ -182,7 +182,9 @@ def explain_argument(run: Run) -> str | None:
     )
     for value, text in candidates:
         # Relative to the candidate: next to timesteps up to 1000 every number below 1 would look alike.
-        if bool(((told - value).abs() <= EXPLAINED * value.abs().max()).all()):
+        # Where the path ends the log-SNR of the straight path is infinite, and explains nothing.
+        known = bool(value.isfinite().all())
+        if known and bool(((told - value).abs() <= EXPLAINED * value.abs().max()).all()):
             return text
     if len(told) > 1 and float(told.max() - told.min()) == 0:
         return f"the network is told the same value {float(told[0]):.6g} in every step"

@@ -135,7 +135,7 @@ def global_rng_touched(run: Run) -> Iterator[Check]:
     yield exact(not changed, f"global random generators moved during the run: {', '.join(changed)}")
 
 
-@rule("FM716", "loop-randomness")
+@rule("FM716", "loop-randomness", conventions=("solver",))
 def loop_randomness(run: Run) -> Iterator[Check]:
     """A deterministic solver draws nothing between its first and its last evaluation, from any generator.
 
@@ -148,6 +148,7 @@ def loop_randomness(run: Run) -> Iterator[Check]:
     Fix: take the times from the grid; switch the network to eval. Source: probability-flow sampling is an ordinary
     differential equation, arXiv 2011.13456, section 4.3.
     """
+    require(run.subject.spec.solver != "stochastic", "the solver is declared to draw noise on the way")
     require(bool(run.trace.of("velocity")), "the velocity network was never called")
     drawn = _drawn_in_loop(run)
     yield exact(
