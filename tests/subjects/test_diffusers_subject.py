@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 import diffusers
 
-from fmcheck import run
+from fmcheck import check
 from fmcheck.errors import DeclarationError
 from fmcheck.subject import Request, Subject
 from fmcheck.subjects.diffusers import subject
@@ -157,6 +157,10 @@ def test_further_arguments_are_passed_on_and_unknown_ones_refused() -> None:
         subject(pipe, cfg_normalisation=False)
 
 
+def test_rescaled_guidance_is_seen_in_the_rows() -> None:
+    assert subject(BUILDS["LTXPipeline"](), guidance_rescale=0.7).spec.guidance_rescale == pytest.approx(0.7)
+
+
 def test_what_is_no_pipeline_of_a_flow_is_refused() -> None:
     with pytest.raises(DeclarationError, match="expected a diffusers pipeline"):
         subject(object())
@@ -189,5 +193,4 @@ def test_a_scheduler_alone_makes_pictures(name: str) -> None:
     "name", ["SanaPipeline", "StableDiffusion3Pipeline", "Lumina2Pipeline", "AuraFlowPipeline", "ZImagePipeline"]
 )
 def test_released_pipelines_are_clean(name: str) -> None:
-    report = run(load_subject(f"diffusers:{name}"))
-    assert not report.failed
+    assert not check(load_subject(f"diffusers:{name}")).failed()

@@ -19,7 +19,6 @@ _OPTIONS: Mapping[str, Any] = {
     "num_frames": 1,
     "use_resolution_binning": False,
     "output_type": "pt",
-    "return_dict": True,
 }
 _NEEDED = ("prompt", "height", "width", "num_inference_steps", "generator", "output_type")
 
@@ -85,10 +84,11 @@ class Calling:
         Raises:
             DeclarationError: there are none.
         """
-        found = getattr(returned, "images", None)
-        if found is None:
-            found = getattr(returned, "frames", None)
-            found = found[:, 0] if isinstance(found, Tensor) and found.dim() == 5 else found
+        # With return_dict=False pipelines return tuples.
+        whole = returned[0] if type(returned) is tuple and returned else None
+        found = getattr(returned, "images", getattr(returned, "frames", whole))
+        if isinstance(found, Tensor) and found.dim() == 5:
+            found = found[:, 0]
         if not isinstance(found, Tensor):
             raise DeclarationError(
                 f"a pipeline returned {type(returned).__name__} without a tensor of images or frames "

@@ -131,6 +131,7 @@ def _guidance(found: Branches, handed: Formula | None, embedded: bool, probe: _P
         "prediction": "reverse_velocity" if handed.sign == 1 else "velocity",
         "guidance_formula": handed.name,
         "guidance_norm": handed.norm,
+        "guidance_rescale": handed.rescale,
     }
     if found.uncond is None:
         return {**fields, "guidance_layout": "embedded" if embedded else "separate"}

@@ -1,7 +1,7 @@
 """What one step of a pipeline did with its network's outputs: which rows, which formula, which sign."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,11 +26,15 @@ class Branches:
 
 @dataclass(frozen=True)
 class Formula:
-    """`sign` is 1 when the network predicts noise minus data (the scheduler's direction), -1 for data minus noise."""
+    """How the scheduler's input comes of the network's outputs, in FlowSpec's words.
+
+    `sign` is 1 when the network predicts noise minus data (the scheduler's direction), -1 for data minus noise.
+    """
 
     name: str
     norm: str
     sign: int
+    rescale: float = 0.0
 
 
 def state_name(call: NetworkCall, sample: Tensor) -> str | None:
@@ -104,12 +108,29 @@ def combined(cond: Tensor, uncond: Tensor, scale: float, name: str, norm: str) -
 
 def formula(step: Step, found: Branches, scale: float) -> Formula | None:
     """The formula that gives what the scheduler was handed; None when none does."""
-    handed = step.model_output.double()
+    handed = step.model_output.double().reshape(found.cond.shape)
     for candidate, expected in _candidates(found, scale):
-        shaped = expected.reshape(handed.shape) if expected.numel() == handed.numel() else None
-        if shaped is not None and float((shaped - handed).abs().max()) <= _CLOSE * float(handed.abs().max()):
+        if _close(expected, handed):
             return candidate
+    for candidate, raw in _candidates(found, scale):
+        share = _rescale_share(handed, raw, candidate.sign * found.cond.double())
+        if candidate.norm == "none" and share is not None:
+            return replace(candidate, rescale=share)
     return None
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return float((found - expected).abs().max()) <= _CLOSE * float(expected.abs().max())
+
+
+def _rescale_share(handed: Tensor, raw: Tensor, cond: Tensor) -> float | None:
+    """`phi` of arXiv 2305.08891, where rows are `raw (phi std(cond) / std(raw) + 1 - phi)`; None where they are not."""
+    axes = tuple(range(1, raw.dim()))
+    ratio = cond.std(axes, keepdim=True) / raw.std(axes, keepdim=True)
+    factor = (handed * raw).sum(axes, keepdim=True) / (raw * raw).sum(axes, keepdim=True)
+    share = float(((factor - 1) / (ratio - 1)).mean())
+    holds = 0 < share <= 1 + _CLOSE and _close(raw * (share * ratio + 1 - share), handed)
+    return min(round(share, 4), 1.0) if holds else None
 
 
 def _candidates(found: Branches, scale: float) -> Iterator[tuple[Formula, Tensor]]:
