@@ -139,6 +139,13 @@ def by_step(run: Run, step: int) -> str:
     return f"step {step} of {run.case.num_steps}"
 
 
+def _cause(diagnosis: Diagnosis) -> str | None:
+    try:
+        return diagnosis() if callable(diagnosis) else diagnosis
+    except NotInformative:
+        return None  # a finding stands, whether or not it can be explained
+
+
 def _check(
     holds: bool,
     message: str,
@@ -150,7 +157,7 @@ def _check(
 ) -> Check:
     if holds and used is None and severity != "note":
         return _HELD
-    cause = None if holds else diagnosis() if callable(diagnosis) else diagnosis
+    cause = None if holds else _cause(diagnosis)
     return Check(
         holds=holds, message=message, where=where, used=used, allowed=allowed, diagnosis=cause, severity=severity
     )

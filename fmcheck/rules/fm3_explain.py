@@ -58,20 +58,31 @@ def _wrong_steps(run: Run) -> Iterator[tuple[Tensor, str]]:
 
 def wrong_grids(spec: FlowSpec) -> Iterator[tuple[FlowSpec, str]]:
     """Specs of the grids that are used in place of the declared one, and what went wrong with them."""
+    if spec.grid_terminal is not None:
+        yield replace(spec, grid_terminal=None), "the levels are not stretched to the terminal one"
+    if spec.grid_last_sigma is not None:
+        yield replace(spec, grid_last_sigma=None), "the levels before the shift end at 1 / K"
+    plain = _plain(spec)
     for eps in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
-        lost = 1 - float(time_edges(1, replace(spec, grid_clamp=eps)).diff())
-        yield replace(spec, grid_clamp=eps), f"quantiles are clamped to [{eps:g}, 1 - {eps:g}], which loses {lost:.2%}"
-    yield replace(spec, grid_clamp=0.0), "the declared clamp is not applied"
-    yield replace(spec, grid="uniform", grid_clamp=0.0), "the grid is uniform"
+        lost = 1 - float(time_edges(1, replace(plain, grid_clamp=eps)).diff())
+        yield replace(plain, grid_clamp=eps), f"quantiles are clamped to [{eps:g}, 1 - {eps:g}], which loses {lost:.2%}"
+    yield replace(plain, grid_clamp=0.0), "the declared clamp is not applied"
+    yield replace(plain, grid="uniform", grid_clamp=0.0), "the grid is uniform"
     yield (
-        replace(spec, grid="logit_normal", grid_mean=0.0, grid_std=1.0, grid_clamp=0.0),
+        replace(plain, grid="logit_normal", grid_mean=0.0, grid_std=1.0, grid_clamp=0.0),
         "the grid is the quantile grid of the standard logit-normal",
     )
-    yield replace(spec, grid_std=spec.grid_std**2), "the variance is used as standard deviation"
-    yield replace(spec, grid_std=spec.grid_std**0.5), "the standard deviation is used as variance"
-    yield replace(spec, grid_mean=-spec.grid_mean), "the mean of the logit-normal has the wrong sign"
+    yield replace(plain, grid_std=spec.grid_std**2), "the variance is used as standard deviation"
+    yield replace(plain, grid_std=spec.grid_std**0.5), "the standard deviation is used as variance"
+    yield replace(plain, grid_mean=-spec.grid_mean), "the mean of the logit-normal has the wrong sign"
     for shift in (1.0, 3.0, 1 / spec.grid_shift, spec.grid_shift**2):
-        yield replace(spec, grid="shifted", grid_shift=shift), f"the grid is uniform with shift {shift:g}"
+        yield replace(plain, grid="shifted", grid_shift=shift), f"the grid is uniform with shift {shift:g}"
+
+
+def _plain(spec: FlowSpec) -> FlowSpec:
+    """The spec without what only a grid of its own kind may have."""
+    bare = replace(spec, grid_last_sigma=None, grid_terminal=None, grid_edges=None, grid_shift_by_tokens=None)
+    return replace(bare, grid="uniform") if spec.grid == "declared" else bare
 
 
 def _same_steps(observed: Steps, right: Tensor, candidate: Tensor) -> bool:

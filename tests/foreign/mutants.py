@@ -81,7 +81,11 @@ MUTANTS = [
         "p09_interval",
         "interval",
         ("guided everywhere", "if w == 0 or not INTERVAL[0] <= 1 - float(sigma) <= INTERVAL[1]:", "if w == 0:"),
-        ("interval in noise levels", "<= 1 - float(sigma) <=", "<= float(sigma) <="),
+        (
+            "guided up to the interval",
+            "if w == 0 or not INTERVAL[0] <= 1 - float(sigma) <= INTERVAL[1]:",
+            "if w == 0 or not 1 - float(sigma) <= INTERVAL[1]:",
+        ),
         ("weight for scale", "(1 + w) * c - w * u", "u + w * (c - u)"),
         ("decoder not unscaled", "self.vae(self.vae.unscale(x).to(text.dtype))", "self.vae(x.to(text.dtype))"),
         ("last state dropped", "*_, x = self.diffuse(x, text, steps, w)", "*_, x, _ = self.diffuse(x, text, steps, w)"),

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from fmcheck.case import Case
+from fmcheck.flow import time_edges
+from fmcheck.rules.fm3_explain import wrong_grids
+from fmcheck.spec import FlowSpec
 from tests.rules.loops import Pipeline, Style, but, caught, clean, failing, judge, outcomes, silent
 
 CODES = [f"FM30{i}" for i in range(10)] + ["FM310"]
@@ -296,3 +299,17 @@ def test_declared_conventions_pass(kind: str, point: str) -> None:
     style, case = Style(scalar_time=True), Case(height=8, width=12)
     for outcome in outcomes(CODES, spec=spec, style=style, case=case).values():
         clean(outcome)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FlowSpec(grid="shifted", grid_shift=3.0, grid_last_sigma=0.001),
+        FlowSpec(grid="shifted", grid_shift=3.0, grid_terminal=0.1),
+        FlowSpec(grid="uniform", grid_last_sigma=0.001),
+        FlowSpec(grid="declared", grid_edges=(0.0, 0.25, 1.0)),
+    ],
+)
+def test_other_grids_are_tried_whatever_the_declared_one(spec):
+    for other, text in wrong_grids(spec):
+        assert len(time_edges(2, other)) == 3, text

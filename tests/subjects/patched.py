@@ -71,7 +71,7 @@ PATCHES = (
     _sd3(
         "time of the next step",
         "timestep = t.expand(latent_model_input",
-        "t_next = timesteps[min(i + 1, len(timesteps) - 1)]\n                timestep = t_next.expand(latent_model_input",
+        "after = timesteps[min(i + 1, len(timesteps) - 1)]\n                timestep = after.expand(latent_model_input",
     ),
     _sd3(
         "time as a fraction",
@@ -98,8 +98,10 @@ PATCHES = (
     ),
     _flux(
         "time not divided",
-        "timestep=timestep / 1000,\n                        guidance=guidance,\n                        pooled_projections=pooled",
-        "timestep=timestep,\n                        guidance=guidance,\n                        pooled_projections=pooled",
+        "timestep=timestep / 1000,\n"
+        "                        guidance=guidance,\n                        pooled_projections=pooled",
+        "timestep=timestep,\n"
+        "                        guidance=guidance,\n                        pooled_projections=pooled",
     ),
     _flux("scale not passed on", "guidance = torch.full([1], guidance_scale", "guidance = torch.full([1], 3.5"),
     _flux("shift of the native size", "image_seq_len = latents.shape[1]", "image_seq_len = 4096"),
