@@ -58,3 +58,12 @@ def test_the_nearest_explanation_must_be_near() -> None:
     assert nearest_explanation(1.9995, mistakes, 1e-3) == "two"
     assert nearest_explanation(1.5, mistakes, 1e-3) is None
     assert nearest_explanation(1.0, (), 1.0) is None
+
+
+def test_a_diagnosis_that_cannot_be_made_does_not_take_the_finding_with_it() -> None:
+    def unable() -> str:
+        raise NotInformative("the subject declares 4 steps, and 1 are asked about")
+
+    found = exact(False, "the step has length 0.1, expected 0.2", diagnosis=unable)
+    assert not found.holds
+    assert found.diagnosis is None

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,15 @@ def test_a_scheduler_alone_makes_pictures(name: str) -> None:
     images = made.generate(made.build(made.case), Request(made.case, {}, torch.Generator().manual_seed(0)))
     assert images.shape == (3, 3, 64, 64)
     assert images.isfinite().all()
+
+
+@pytest.mark.parametrize("code", ["FM303", "FM504"])
+def test_a_grid_that_is_declared_wrongly_is_found(code: str) -> None:
+    """Edges that are known for one number of steps allow few diagnoses, which must not hide the finding."""
+    made = load_subject("diffusers:StableDiffusion3Pipeline")
+    spec = replace(made.spec, grid="declared", grid_last_sigma=None)
+    half = made.but(spec=spec, time_edges=lambda case: [0.5 * k / case.num_steps for k in range(case.num_steps)] + [1])
+    assert check(half, select=[code]).failed()
 
 
 @pytest.mark.slow
