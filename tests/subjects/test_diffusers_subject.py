@@ -66,6 +66,8 @@ def with_scheduler(name: str, scheduler: Any) -> Subject:
             {"grid_terminal": 0.02, "guidance_norm": "last_axis", "latent_frames": 1, "token_patch": 2},
         ),
         ("ZImagePipeline", {"guidance_formula": "cond_plus", "guidance_from": 0.0, "prediction": "velocity"}),
+        ("WanPipeline", {"solver": "other", "grid": "declared", "latent_frames": 1, "prediction": "reverse_velocity"}),
+        ("ChromaPipeline", {"guidance_layout": "separate", "time_argument": "sigma", "token_patch": 2}),
         ("LTXPipeline", {"grid_terminal": 0.1, "token_patch": 1, "latent_frames": 1, "size_multiple": 32}),
     ],
 )

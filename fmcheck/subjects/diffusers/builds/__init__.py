@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fmcheck.subjects.diffusers.builds import images, packed
+from fmcheck.subjects.diffusers.builds import images, packed, videos
 
 __all__ = ["BUILDS"]
 
@@ -18,6 +18,8 @@ BUILDS: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "CogView4Pipeline": images.cogview4,
         "QwenImagePipeline": packed.qwen_image,
         "ZImagePipeline": packed.z_image,
-        "LTXPipeline": packed.ltx,
+        "LTXPipeline": videos.ltx,
+        "WanPipeline": videos.wan,
+        "ChromaPipeline": packed.chroma,
     }
 )

@@ -1,10 +1,10 @@
-"""Tiny builds of pipelines whose network works on packed tokens, on lists, or on frames."""
+"""Tiny builds of pipelines whose network works on packed tokens or on lists."""
 
 from typing import Any
 
 from fmcheck.subjects.diffusers.builds.common import clip_text, decoder_text, image_vae, seeded, t5_text, tokenizer
 
-__all__ = ["flux", "ltx", "qwen_image", "z_image"]
+__all__ = ["chroma", "flux", "qwen_image", "z_image"]
 
 _CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %} assistant"
 
@@ -118,45 +118,26 @@ def z_image() -> Any:
 
 
 @seeded
-def ltx() -> Any:
-    """`LTXPipeline` (video), asked for one frame."""
-    from diffusers import (
-        AutoencoderKLLTXVideo,
-        FlowMatchEulerDiscreteScheduler,
-        LTXPipeline,
-        LTXVideoTransformer3DModel,
-    )
+def chroma() -> Any:
+    """`ChromaPipeline`, whose text is encoded once."""
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
-    vae = AutoencoderKLLTXVideo(
-        latent_channels=4,
-        block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        layers_per_block=(1, 1, 1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1, 1, 1),
-        spatio_temporal_scaling=(True, True, False, False),
-        decoder_spatio_temporal_scaling=(True, True, False, False),
-        patch_size=2,
-    )
-    transformer = LTXVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=12,
-        cross_attention_dim=24,
+    transformer = ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
         num_layers=1,
-        caption_channels=16,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=16,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        base_shift=0.95,
-        max_shift=2.05,
-        base_image_seq_len=1024,
-        max_image_seq_len=4096,
-        shift_terminal=0.1,
-        use_dynamic_shifting=True,
-    )
-    return LTXPipeline(
-        scheduler=scheduler,
-        vae=vae,
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=image_vae(scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=t5_text(),
         tokenizer=tokenizer(),
         transformer=transformer,
