@@ -103,6 +103,15 @@ def test_the_solver_is_seen_in_the_steps(scheduler: Any, solver: str) -> None:
     assert with_scheduler("SanaPipeline", scheduler()).spec.solver == solver
 
 
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "FluxPipeline"])
+def test_a_pipeline_in_bfloat16_has_the_same_conventions_but_for_its_dtypes(name: str) -> None:
+    half = subject(BUILDS[name]().to(torch.bfloat16))
+    assert half.case.dtype == "bfloat16"
+    same = {**half.spec.as_table(), "state_dtype": "float32", "size_multiple": half.spec.multiple}
+    assert half.spec.state_dtype == "network"
+    assert same == declared(name)
+
+
 def test_a_shift_that_counts_something_else_is_declared_with_the_tokens_of_the_network() -> None:
     """Lumina2 takes the number of channels for that of tokens: FM303 shall say so, and the spec not excuse it."""
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)

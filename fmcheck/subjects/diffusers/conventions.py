@@ -17,7 +17,7 @@ from fmcheck.subjects.diffusers.fitting import (
     state_name,
     time_name,
 )
-from fmcheck.subjects.diffusers.grids import Asked, grid_fields, moves_as_euler
+from fmcheck.subjects.diffusers.grids import Asked, grid_fields
 from fmcheck.subjects.diffusers.layout import latent_fields
 from fmcheck.subjects.diffusers.observing import Observation, Step, listening
 
@@ -172,5 +172,8 @@ def _steps(pipe: Any, seen: Observation) -> dict[str, Any]:
 
 
 def _euler(step: Step, seen: Observation, k: int) -> bool:
-    length = float(seen.sigmas[k + 1] - seen.sigmas[k])
-    return moves_as_euler(step.result - step.sample, length, step.model_output)
+    """Whether a step moves the state by `(sigma' - sigma) model_output`, up to roundings of the state's dtype."""
+    expected = float(seen.sigmas[k + 1] - seen.sigmas[k]) * step.model_output.double()
+    sample, rounding = step.sample.double(), 16 * torch.finfo(step.result.dtype).eps
+    size = float(sample.abs().max() + expected.abs().max())
+    return float((step.result.double() - sample - expected).abs().max()) <= rounding * size

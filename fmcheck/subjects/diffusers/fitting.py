@@ -11,9 +11,6 @@ from fmcheck.subjects.diffusers.observing import NetworkCall, Step, stacked
 
 __all__ = ["Branches", "Formula", "branches", "combined", "embedded_scale", "formula", "state_name", "time_name"]
 
-# Relative error of float32 sums of three terms, with room: a wrong formula is off by tenths.
-_CLOSE = 1e-4
-
 
 @dataclass(frozen=True)
 class Branches:
@@ -107,29 +104,36 @@ def combined(cond: Tensor, uncond: Tensor, scale: float, name: str, norm: str) -
 
 
 def formula(step: Step, found: Branches, scale: float) -> Formula | None:
-    """The formula that gives what the scheduler was handed; None when none does."""
+    """The formula that comes nearest to what the scheduler was handed; None when none is near."""
     handed = step.model_output.double().reshape(found.cond.shape)
-    for candidate, expected in _candidates(found, scale):
-        if _close(expected, handed):
-            return candidate
-    for candidate, raw in _candidates(found, scale):
-        share = _rescale_share(handed, raw, candidate.sign * found.cond.double())
+    near = _close(found.cond.dtype)
+    candidates = list(_candidates(found, scale))
+    best, expected = min(candidates, key=lambda candidate: _error(candidate[1], handed))
+    if _error(expected, handed) <= near:
+        return best
+    for candidate, raw in candidates:
+        share = _rescale_share(handed, raw, candidate.sign * found.cond.double(), near)
         if candidate.norm == "none" and share is not None:
             return replace(candidate, rescale=share)
     return None
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return float((found - expected).abs().max()) <= _CLOSE * float(expected.abs().max())
+def _close(dtype: torch.dtype) -> float:
+    """Relative error of a sum of three terms, with room: a wrong formula is off by tenths."""
+    return max(1e-4, 16 * torch.finfo(dtype).eps)
 
 
-def _rescale_share(handed: Tensor, raw: Tensor, cond: Tensor) -> float | None:
+def _error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _rescale_share(handed: Tensor, raw: Tensor, cond: Tensor, near: float) -> float | None:
     """`phi` of arXiv 2305.08891, where rows are `raw (phi std(cond) / std(raw) + 1 - phi)`; None where they are not."""
     axes = tuple(range(1, raw.dim()))
     ratio = cond.std(axes, keepdim=True) / raw.std(axes, keepdim=True)
     factor = (handed * raw).sum(axes, keepdim=True) / (raw * raw).sum(axes, keepdim=True)
     share = float(((factor - 1) / (ratio - 1)).mean())
-    holds = 0 < share <= 1 + _CLOSE and _close(raw * (share * ratio + 1 - share), handed)
+    holds = 0 < share <= 1 + near and _error(raw * (share * ratio + 1 - share), handed) <= near
     return min(round(share, 4), 1.0) if holds else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Asked", "grid_fields", "moves_as_euler"]
+__all__ = ["Asked", "grid_fields"]
 
 # Keys of a scheduler's configuration that say how the shift grows with the number of tokens.
 _TOKENS_AT = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
@@ -82,9 +82,3 @@ def _last_sigma(scheduler: Any, asked: Sequence[Asked]) -> float | str | None:
     if all(product == 1.0 for product, _ in ends):
         return None
     return next(iter(ends))[1] if len({end for _, end in ends}) == 1 else _OTHER
-
-
-def moves_as_euler(delta: Any, length: float, model_output: Any) -> bool:
-    """Whether `delta` is `length * model_output`."""
-    expected = length * model_output.double()
-    return float((delta.double() - expected).abs().max()) <= 1e-4 * float(expected.abs().max() + delta.abs().max())
