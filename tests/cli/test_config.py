@@ -76,7 +76,10 @@ class TestFinding:
         ("[tool.fmcheck.spec]\ngrid_clamp = 'big'", "spec.grid_clamp: expected float; found 'big'"),
         ("[tool.fmcheck.spec]\nnull_means_unconditional = 'no'", "null_means_unconditional: expected bool; found 'no'"),
         ("[tool.fmcheck.spec]\nlatent_channels = 1.5", "spec.latent_channels: expected int; found 1.5"),
-        ("[tool.fmcheck.spec]\ngrid = 'karras'", "spec.grid: expected Literal['logit_normal', 'uniform', 'shifted', 'declared']"),
+        (
+            "[tool.fmcheck.spec]\ngrid = 'karras'",
+            "spec.grid: expected Literal['logit_normal', 'uniform', 'shifted', 'declared']",
+        ),
         (
             "[tool.fmcheck.expected-failures]\nFM305 = ''",
             "expected-failures.FM305: expected a reason that is not empty",
