@@ -1,31 +1,12 @@
 """Defects planted into the foreign pipelines, as their own developers would make them."""
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
+from tests.foreign.further_mutants import FURTHER
+from tests.foreign.planting import Mutant, of, planted
 
 __all__ = ["MUTANTS", "Mutant", "planted"]
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """`old` stands exactly once in the pipeline's module, and becomes `new`."""
-
-    module: str
-    subject: str
-    defect: str
-    old: str
-    new: str
-
-
-def _of(module: str, subject: str, *mutants: tuple[str, str, str]) -> list[Mutant]:
-    return [Mutant(module, subject, *mutant) for mutant in mutants]
-
-
 MUTANTS = [
-    *_of(
+    *of(
         "p04_functional",
         "functional",
         ("second stage at the old time", "velocity_fn(z + (t1 - t0) * k0, t1)", "velocity_fn(z + (t1 - t0) * k0, t0)"),
@@ -36,7 +17,7 @@ MUTANTS = [
         ("noise without the generator", "width // 8, generator=seed_gen, device", "width // 8, device"),
         ("training towards the source", "text), data - noise)", "text), noise - data)"),
     ),
-    *_of(
+    *of(
         "p05_data",
         "data",
         ("halves swapped", "(data[n:] + g * (data[:n] - data[n:]) - z)", "(data[:n] + g * (data[n:] - data[:n]) - z)"),
@@ -51,7 +32,7 @@ MUTANTS = [
         ("every row is conditional", "[False] * n + [True] * n", "[False] * n + [False] * n"),
         ("training without the source", "(1 - w) * x0 + w * x1, t", "x0 + w * x1, t"),
     ),
-    *_of(
+    *of(
         "p06_noise",
         "noise",
         ("edge for the middle", "middle = (s0 + s1) / 2", "middle = s0"),
@@ -63,7 +44,7 @@ MUTANTS = [
         ),
         ("scale left out", "return self.first_stage(z / self.scale_factor)", "return self.first_stage(z)"),
     ),
-    *_of(
+    *of(
         "p07_sampler_object",
         "sampler_object",
         ("micro-batches in reverse", "return torch.cat(parts)", "return torch.cat(parts[::-1])"),
@@ -77,7 +58,7 @@ MUTANTS = [
         ),
         ("training told the other time", "1000 * (1 - t), null, self", "1000 * t, null, self"),
     ),
-    *_of(
+    *of(
         "p09_interval",
         "interval",
         ("guided everywhere", "if w == 0 or not INTERVAL[0] <= 1 - float(sigma) <= INTERVAL[1]:", "if w == 0:"),
@@ -90,7 +71,7 @@ MUTANTS = [
         ("decoder not unscaled", "self.vae(self.vae.unscale(x).to(text.dtype))", "self.vae(x.to(text.dtype))"),
         ("last state dropped", "*_, x = self.diffuse(x, text, steps, w)", "*_, x, _ = self.diffuse(x, text, steps, w)"),
     ),
-    *_of(
+    *of(
         "p10_video",
         "video",
         ("velocity of the wrong sign", "x = x + (after - sigma) * noise_pred", "x = x + (sigma - after) * noise_pred"),
@@ -112,7 +93,7 @@ MUTANTS = [
             "(self.vae.encode(images[:, :, None]))",
         ),
     ),
-    *_of(
+    *of(
         "p11_wrapped",
         "wrapped",
         ("chunks in the other order", "u, c = parts", "c, u = parts"),
@@ -121,23 +102,5 @@ MUTANTS = [
         ("range not mapped", "return (images + 1) / 2, {", "return images, {"),
         ("decoded from the first row", 'parts["paint"](x / 1.2)', 'parts["paint"](x[:1].expand_as(x) / 1.2)'),
     ),
+    *FURTHER,
 ]
-
-
-@contextmanager
-def planted(mutant: Mutant) -> Iterator[None]:
-    """The pipeline's module holds the defect while the context lasts, and is as before at its end.
-
-    Raises:
-        ValueError: the text to be changed does not stand in the module exactly once.
-    """
-    module = import_module(f"tests.foreign.pipelines.{mutant.module}")
-    source, before = inspect.getsource(module), dict(vars(module))
-    if source.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.module}, {mutant.defect}: found {source.count(mutant.old)} times: {mutant.old!r}")
-    try:
-        exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant.defect}>", "exec"), vars(module))
-        yield
-    finally:
-        vars(module).clear()
-        vars(module).update(before)
