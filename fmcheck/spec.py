@@ -315,6 +315,11 @@ class FlowSpec:
         return self.guidance_rescale != 0 or self.guidance_norm != "none"
 
     @property
+    def has_formula(self) -> bool:
+        """Whether the solver's steps are known: those of `other` and `stochastic` methods are not."""
+        return self.solver not in ("other", "stochastic")
+
+    @property
     def stages(self) -> int:
         """Network evaluations in a full step of the solver."""
         return 2 if self.solver in ("midpoint", "heun") else 1

@@ -3,7 +3,7 @@
 from fmcheck.flow.grid import edge_error_bound, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients, rescaling
 from fmcheck.flow.integrate import Field, euler, heun, integrate, midpoint
-from fmcheck.flow.layout import channelwise, pack, to_decoder, to_state
+from fmcheck.flow.layout import channelwise, pack, packable, to_decoder, to_state
 from fmcheck.flow.path import as_prediction, as_velocity, interpolate, per_row, velocity_target
 from fmcheck.flow.time_map import from_argument, shift_sigma, to_argument
 
@@ -25,6 +25,7 @@ __all__ = [
     "interpolate",
     "midpoint",
     "pack",
+    "packable",
     "per_row",
     "rescaling",
     "shift_sigma",

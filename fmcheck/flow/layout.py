@@ -7,7 +7,7 @@ from torch import Tensor
 from fmcheck.errors import DeclarationError
 from fmcheck.spec import FlowSpec, PerChannel
 
-__all__ = ["channelwise", "pack", "to_decoder", "to_state"]
+__all__ = ["channelwise", "pack", "packable", "to_decoder", "to_state"]
 
 
 def pack(latent: Float[Tensor, "B C *frames h w"], spec: FlowSpec) -> Float[Tensor, "B ..."]:
@@ -21,15 +21,21 @@ def pack(latent: Float[Tensor, "B C *frames h w"], spec: FlowSpec) -> Float[Tens
     p = spec.token_patch
     if p is None:
         return latent
-    frames = latent.unsqueeze(2) if latent.dim() == 4 else latent
-    if frames.dim() != 5 or frames.shape[3] % p or frames.shape[4] % p:
+    if not packable(latent, spec):
         raise DeclarationError(
             f"pack: expected a latent [B, C, h, w] with h and w divisible by {p}; found {tuple(latent.shape)}"
         )
+    frames = latent.unsqueeze(2) if latent.dim() == 4 else latent
     batch, channels, count, h, w = frames.shape
     cells = frames.reshape(batch, channels, count, h // p, p, w // p, p)
     order = (0, 2, 3, 5, 1, 4, 6) if spec.token_order == "channels_first" else (0, 2, 3, 5, 4, 6, 1)
     return cells.permute(order).reshape(batch, count * (h // p) * (w // p), channels * p * p)
+
+
+def packable(latent: Tensor, spec: FlowSpec) -> bool:
+    """Whether :func:`pack` takes the latent: always without tokens, else where they fill its height and width."""
+    p = spec.token_patch
+    return p is None or (latent.dim() in (4, 5) and not any(side % p for side in latent.shape[-2:]))
 
 
 def channelwise(value: PerChannel, like: Float[Tensor, "N C ..."]) -> Tensor:

@@ -144,11 +144,16 @@ def find_output(returned: Any, selector: str | int | None, rows: int | None = No
     """
     if isinstance(returned, Tensor):
         return returned
-    if selector is None and rows is not None and type(returned) is list and len(returned) == rows:
-        returned = stacked(returned)
-        return returned if isinstance(returned, Tensor) else None
+    if _holds_rows(returned, selector, rows):
+        value = stacked(returned)
+        return value if isinstance(value, Tensor) else None
     value = stacked(_pick(returned, selector)) if selector is not None else next(_tensors(returned), (None, None))[1]
     return value if isinstance(value, Tensor) else None
+
+
+def _holds_rows(returned: Any, selector: str | int | None, rows: int | None) -> bool:
+    """Whether a call that was handed so many rows in a list has returned as many, one by one."""
+    return selector is None and rows is not None and type(returned) is list and len(returned) == rows
 
 
 def stacked(value: Any) -> Any:
@@ -175,7 +180,7 @@ def rows_listed(value: Any) -> int | None:
 
 def _as_before(before: Any, value: Any) -> Any:
     """The value as the list of rows that it replaces, where it replaces one."""
-    rows = type(before) in (list, tuple) and isinstance(stacked(before), Tensor) and isinstance(value, Tensor)
+    rows = isinstance(value, Tensor) and rows_listed(before) is not None
     return type(before)(value.unbind(0)) if rows else value
 
 
@@ -187,11 +192,11 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor, ro
     """
     if isinstance(returned, Tensor):
         return tensor
-    if selector is None and rows is not None and type(returned) is list and len(returned) == rows:
+    if _holds_rows(returned, selector, rows):
         return _as_before(returned, tensor)
     listed = _pick(returned, selector) if selector is not None else None
-    if isinstance(stacked(listed), Tensor) and not isinstance(listed, Tensor):
-        return _with_rows(returned, selector, _as_before(listed, tensor))
+    if rows_listed(listed) is not None:
+        return _with_entry(returned, selector, _as_before(listed, tensor))
     before = find_output(returned, selector)
     # The selector first: one tensor may be there twice.
     keys = [key for key, value in _tensors(returned) if value is before]
@@ -199,32 +204,27 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor, ro
     kind = type(returned)
     if key is None:
         raise DeclarationError(f"no tensor in what an observed call returned ({kind.__name__}); set Point.output")
-    if isinstance(returned, tuple):
-        values = [tensor if i == key else value for i, value in enumerate(returned)]
-        return kind(*values) if hasattr(returned, "_fields") else kind(values)
     try:
-        return _with_entry(copy.copy(returned), key, tensor)
+        return _with_entry(returned, key, tensor)
     except (AttributeError, TypeError) as error:
         raise DeclarationError(
             f"the output of an observed call ({kind.__name__}) cannot be changed: {error}"
         ) from error
 
 
-def _with_rows(returned: Any, selector: str | int | None, rows: Any) -> Any:
-    if isinstance(returned, tuple) and isinstance(selector, int):
-        values = [rows if i == selector else value for i, value in enumerate(returned)]
+def _with_entry(returned: Any, key: Any, value: Any) -> Any:
+    """A copy of a container with one entry replaced."""
+    if isinstance(returned, tuple) and isinstance(key, int):
+        values = [value if i == key else entry for i, entry in enumerate(returned)]
         return type(returned)(*values) if hasattr(returned, "_fields") else type(returned)(values)
-    return _with_entry(copy.copy(returned), selector, rows)
-
-
-def _with_entry(container: Any, key: Any, tensor: Tensor) -> Any:
+    container = copy.copy(returned)
     if isinstance(container, list | Mapping):
-        container[key] = tensor  # type: ignore[index]
+        container[key] = value  # type: ignore[index]
         if isinstance(key, str) and hasattr(container, "__dict__") and key in vars(container):
             # Mappings with attribute access (diffusers' and transformers' outputs) keep both views in step.
-            object.__setattr__(container, key, tensor)
+            object.__setattr__(container, key, value)
     else:
-        object.__setattr__(container, key, tensor)
+        object.__setattr__(container, key, value)
     return container
 
 

@@ -10,8 +10,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from fmcheck.errors import DeclarationError, NotInformative, missing
-from fmcheck.flow import effective_coefficients, evaluation_times, pack, time_edges, to_state
+from fmcheck.errors import NotInformative, missing
+from fmcheck.flow import effective_coefficients, evaluation_times, pack, packable, time_edges, to_state
 from fmcheck.flow.guidance import Coefficients
 from fmcheck.record.grouping import Evaluation, Grouping
 from fmcheck.record.memo import Memo
@@ -254,13 +254,20 @@ class Reading:
             return None
         return decoded.dtype
 
-    @cached_property
-    def moves(self) -> list[Move]:
-        """Every change of the state between two places where it can be seen."""
-        if self.spec.solver in ("other", "stochastic"):
+    def require_formula(self) -> None:
+        """
+        Raises:
+            NotInformative: no formula says how the declared solver steps.
+        """
+        if not self.spec.has_formula:
             raise NotInformative(
                 f"the solver is declared as {self.spec.solver!r}, whose steps no formula here describes"
             )
+
+    @cached_property
+    def moves(self) -> list[Move]:
+        """Every change of the state between two places where it can be seen."""
+        self.require_formula()
         moves: list[Move] = []
         for k, stages in enumerate(self.steps):
             following = self.steps[k + 1][0].x_cond if k + 1 < len(self.steps) else self.final
@@ -320,10 +327,7 @@ def as_state(latent: Tensor, spec: FlowSpec) -> Tensor | None:
 
 
 def _packed(latent: Tensor, spec: FlowSpec) -> Tensor | None:
-    try:
-        return pack(latent, spec)
-    except DeclarationError:
-        return None
+    return pack(latent, spec) if packable(latent, spec) else None
 
 
 def _first_rows(parts: list[Tensor], batch: int) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import NotInformative, missing
-from fmcheck.flow import from_argument, pack, to_state
+from fmcheck.flow import from_argument, pack, packable, to_state
 from fmcheck.record.points import find_output
 from fmcheck.record.trace import Call, Trace
 from fmcheck.spec import FlowSpec, PerChannel
@@ -176,10 +176,8 @@ class TrainingReading:
 
     def _packed(self, latent: Tensor) -> Tensor:
         """A latent in the layout of the state; as it is where its axes are those of the state, or fit no tokens."""
-        patch = self.spec.token_patch
-        if patch is None or latent.dim() not in (4, 5) or latent.shape[1:] == self.shape:
-            return latent
-        return latent if any(side % patch for side in latent.shape[-2:]) else pack(latent, self.spec)
+        same = latent.shape[1:] == self.shape or not packable(latent, self.spec)
+        return latent if same else pack(latent, self.spec)
 
     @cached_property
     def line(self) -> LineFit:

@@ -12,7 +12,7 @@ from fmcheck.flow import Coefficients, effective_coefficients
 from fmcheck.oracles import CONSTANT
 from fmcheck.plan import Run
 from fmcheck.rules.evidence import given, require, require_finite
-from fmcheck.tolerance import shadow, sums_bound
+from fmcheck.tolerance import end_bound
 
 __all__ = ["Effective", "end_of"]
 
@@ -67,10 +67,7 @@ class Effective:
     @cached_property
     def rounding(self) -> float:
         """Euclidean norm of the bound on the way of a correct loop; a least-squares residual is no longer than that."""
-        reading = self.run.reading
-        if reading.spec.solver == "other":
-            return float(sums_bound(reading.case.num_steps, reading.start, end_of(self.run)).norm())
-        return float(shadow(CONSTANT, reading).bound.norm())
+        return float(end_bound(CONSTANT, self.run.reading, end_of(self.run)).norm())
 
     @cached_property
     def path_error(self) -> float:

@@ -67,8 +67,7 @@ def _listed(covered: Mapping[int, float]) -> str:
 
 def _grid_text(run: Run) -> str:
     """The steps and times that the loop really used, as far as they can be read."""
-    found = run.subject.spec.solver not in ("other", "stochastic")
-    lengths = ", ".join(f"{dt:.5f}" for dt in run.reading.effective_dt) if found else "not read"
+    lengths = ", ".join(f"{dt:.5f}" for dt in run.reading.effective_dt) if run.subject.spec.has_formula else "not read"
     times = ", ".join(f"{evaluation.time:.5f}" for evaluation in run.reading.evaluations)
     return f"grid of {run.case.num_steps} steps: lengths {lengths}; network asked at t = {times}{_time_map(run)}"
 

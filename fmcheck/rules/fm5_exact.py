@@ -15,7 +15,7 @@ from fmcheck.rules.evidence import exact, measured, require, within
 from fmcheck.rules.fm5_hypotheses import explain_end
 from fmcheck.rules.fm5_integration import worst
 from fmcheck.rules.registry import Check, rule
-from fmcheck.tolerance import Shadow, shadow, sums_bound
+from fmcheck.tolerance import Shadow, end_bound, shadow
 
 # Of another method nothing is known but that it converges.
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "other": 1}
@@ -121,15 +121,8 @@ def _by_method(run: Run) -> Tensor:
 
 
 def _rounding(run: Run) -> float:
-    """Root mean square of the bound on a correct loop's own rounding.
-
-    Of a method without a formula it is that of the sums alone.
-    """
-    if run.subject.spec.solver == "other":
-        bound = sums_bound(run.case.num_steps, run.reading.start, end_of(run))
-    else:
-        bound = shadow(ORDER_FIELD, run.reading).bound
-    return float(bound.square().mean().sqrt())
+    """Root mean square of the bound on a correct loop's own rounding."""
+    return float(end_bound(ORDER_FIELD, run.reading, end_of(run)).square().mean().sqrt())
 
 
 def _order(errors: list[float], sizes: list[float], declared: int) -> float:

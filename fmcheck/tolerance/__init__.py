@@ -7,7 +7,7 @@ dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `
 from fmcheck.tolerance.closure import closure_bound
 from fmcheck.tolerance.codec import image_bound, range_bound, reconstructs, round_trip_bound, scale_bound, unscale_bound
 from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
-from fmcheck.tolerance.shadow import Shadow, shadow, sums_bound
+from fmcheck.tolerance.shadow import Shadow, end_bound, shadow
 from fmcheck.tolerance.statistics import (
     FALSE_ALARM_BUDGET,
     SHARE,
@@ -56,8 +56,8 @@ __all__ = [
     "round_trip_bound",
     "rounding_shows",
     "scale_bound",
+    "end_bound",
     "shadow",
-    "sums_bound",
     "short_bound",
     "signed_mean_bound",
     "signed_sum_bound",

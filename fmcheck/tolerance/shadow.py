@@ -54,13 +54,21 @@ def shadow(field: ExactField, reading: Reading) -> Shadow:
     Raises:
         NotInformative: the calls cannot be read as evaluations of the declared flow.
     """
-    if reading.spec.solver in ("other", "stochastic"):
-        raise NotInformative(
-            f"the solver is declared as {reading.spec.solver!r}, whose steps no formula here describes"
-        )
+    reading.require_formula()
     if reading.guided and reading.spec.rescales:
         raise NotInformative("the combined prediction is rescaled, by a factor that bends every known field")
     return _Integration(field, reading).run()
+
+
+def end_bound(field: ExactField, reading: Reading, end: Tensor) -> Tensor:
+    """Elementwise bound on the rounding of a loop's end on a field: `shadow`'s, or `sums_bound` for an `other` method.
+
+    Raises:
+        NotInformative: as `shadow`.
+    """
+    if reading.spec.solver == "other":
+        return sums_bound(reading.case.num_steps, reading.start, end)
+    return shadow(field, reading).bound
 
 
 def sums_bound(steps: int, start: Tensor, end: Tensor) -> Tensor:
