@@ -116,6 +116,7 @@ def _group(order: Order, rank: int, device: torch.device) -> Iterator[None]:
         # A file and no port, which somebody else could have taken in the meantime.
         store = FileStore(str(order.meeting), ranks)
         dist.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+        _gather(store, rank, ranks)
     except (RuntimeError, ValueError) as error:
         raise DeclarationError(f"no process group of {ranks} ranks with {backend} on this machine: {error}") from error
     try:
@@ -123,6 +124,12 @@ def _group(order: Order, rank: int, device: torch.device) -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _gather(store: FileStore, rank: int, ranks: int) -> None:
+    """Wait until every rank has its group: who fails at once and leaves cuts off a rank that still connects."""
+    store.set(f"here-{rank}", "")
+    store.wait([f"here-{other}" for other in range(ranks)])
 
 
 def _see_off(share: Share) -> None:
