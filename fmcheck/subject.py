@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError, did_you_mean
+from fmcheck.judge import Judge
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import annotations_for
 
@@ -179,6 +180,7 @@ class Subject:
             spec's size multiple is legal.
         dtypes: dtypes that the network may have, by name; the first is the native one.
         annotations: replaces entries of :data:`fmcheck.tensors.ANNOTATIONS`, for tensors of another layout.
+        judge: scores pictures under their prompts, for sweeps and for what no number inside the loop shows.
 
     Raises:
         DeclarationError: no velocity point, an unknown tensor in `annotations`, an unknown argument name of a point,
@@ -208,6 +210,7 @@ class Subject:
     sizes: tuple[tuple[int, int], ...] | None = None
     dtypes: tuple[str, ...] = ("float32",)
     annotations: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
 
     def __post_init__(self) -> None:
         who = f"Subject {self.name!r}"
@@ -227,6 +230,8 @@ class Subject:
             if not isinstance(getattr(self, name), kind):
                 found = type(getattr(self, name)).__name__
                 raise DeclarationError(f"{who}: {name}: expected a {kind.__name__}; found {found}")
+        if not isinstance(self.judge, Judge | None):
+            raise DeclarationError(f"{who}: judge: expected a Judge; found {type(self.judge).__name__}")
         if (self.spec.grid == "declared") != (self.time_edges is not None):
             raise DeclarationError(
                 f"{who}: grid 'declared' and time_edges belong together; found grid {self.spec.grid!r} and time_edges "
