@@ -72,7 +72,8 @@ def _last_sigma(scheduler: Any, asked: Sequence[Asked]) -> float | str | None:
         first, last = _own(scheduler, "sigma_max"), _own(scheduler, "sigma_min")
         if first is None or last is None or not math.isclose(float(first), 1.0, abs_tol=1e-6):
             return _OTHER
-        return float(last)
+        # Every grid ends at 0, and a 0 before it is a step of no length: no convention, and for the rules to find.
+        return float(last) or None
     ends = set()
     for call in asked:
         values = np.asarray(call.arguments.get("sigmas"), dtype=np.float64).reshape(-1)

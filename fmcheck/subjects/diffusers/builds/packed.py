@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from fmcheck.subjects.diffusers.builds.common import clip_text, decoder_text, image_vae, seeded, t5_text, tokenizer
 
 __all__ = ["chroma", "flux", "qwen_image", "z_image"]
@@ -108,6 +110,9 @@ def z_image() -> Any:
         axes_dims=[4, 4, 8],
         axes_lens=[256, 64, 64],
     )
+    # diffusers 0.36 leaves them as the memory was.
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.zeros_(token)
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=image_vae(scaling_factor=0.3611, shift_factor=0.1159),
