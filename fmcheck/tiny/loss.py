@@ -66,13 +66,20 @@ class FlowMatchingLoss(nn.Module):
         x1 = self.encode_images(images.to(device))
         text = self.text_encoder(input_ids.to(device), attention_mask.to(device), generator)
         x0 = self.initial_state(text.z, images.shape[2], images.shape[3])
+        flow = self.flow_loss(x0, x1, generator)
+        kl = self.kl_divergence(text)
+        return LossTerms(flow + self.config.kl_weight * kl, flow, kl)
+
+    def flow_loss(
+        self, x0: Float[Tensor, "B C h w"], x1: Float[Tensor, "B C h w"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of the velocity between starts and ends of paths; times and null rows as drawn."""
+        batch, device = x0.shape[0], x0.device
         t = self.sample_times(batch, generator).to(device)
         null = self.sample_null(batch, generator).to(device)
         x1 = self.permute_null_targets(x1, null, generator)
         velocity = self.fm_transformers(self.interpolate(x0, x1, t), self.log_snr(t), null)
-        flow = F.mse_loss(velocity.to(torch.float32), self.velocity_target(x0, x1))
-        kl = self.kl_divergence(text)
-        return LossTerms(flow + self.config.kl_weight * kl, flow, kl)
+        return F.mse_loss(velocity.to(torch.float32), self.velocity_target(x0, x1))
 
     def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """End of the path, in the flow's units, cut off from the autoencoder's parameters."""
