@@ -1,0 +1,103 @@
+"""Style of every picture: palette, font sizes, how a figure is made and written. Needs the extra `fmcheck[plots]`."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fmcheck.errors import DeclarationError
+
+__all__ = ["FONT", "GREY", "INK", "LINES", "MARKERS", "PALETTE", "SMALL", "TITLE", "figure", "require", "save"]
+
+# Okabe and Ito's colours, told apart with every kind of colour blindness and on grey paper by the markers below.
+# Black and the light yellow of their set are left out: text is black, and yellow lines vanish on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":", "-", "--")
+INK, GREY = "#222222", "#8A8A8A"
+
+# Points, for pictures that are read at 100%.
+SMALL, FONT, TITLE = 8, 9, 11
+_DPI = 150
+_STYLE: Any = {
+    "font.size": FONT,
+    "axes.titlesize": FONT,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "figure.titlesize": TITLE,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+}
+
+
+def require() -> None:
+    """Ask for matplotlib before anything costly is done.
+
+    Raises:
+        DeclarationError: it is not installed; says what to install.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise DeclarationError(
+            f"pictures need matplotlib, which is not installed ({error}); pip install 'fmcheck[plots]'"
+        ) from error
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Any, Any]:
+    """A figure of `width` x `height` inches and its axes, an array `[rows, columns]` whatever their number.
+
+    Agg through `Figure`, never pyplot: nothing of the user's process changes, neither backend nor settings.
+
+    Args:
+        grid: further arguments of `Figure.subplots`, such as `sharex` or `height_ratios`.
+
+    Raises:
+        DeclarationError: matplotlib is not installed.
+    """
+    require()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Read when a text or an axis is made, so that it must hold while the axes are.
+    with matplotlib.rc_context(_STYLE):
+        made = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+        axes = made.subplots(rows, columns, squeeze=False, **grid)
+    return made, axes
+
+
+def save(made: Any, path: Path) -> Path:
+    """Write a figure as PNG, in the place of an earlier one only when it is whole. Returns the path.
+
+    Raises:
+        DeclarationError: the file cannot be written.
+    """
+    import matplotlib
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".png")
+        os.close(handle)
+        try:
+            with matplotlib.rc_context(_STYLE):
+                # Without the version of matplotlib in it, equal numbers give equal files.
+                made.savefig(name, format="png", metadata={"Software": None})
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise DeclarationError(f"{path}: the picture cannot be written ({error.strerror or error})") from error
+    return path
