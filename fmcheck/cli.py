@@ -20,6 +20,7 @@ from fmcheck.cli_formats import Codes, Format, TableFormat, codes
 from fmcheck.cli_fuzz import fuzz
 from fmcheck.cli_power import power
 from fmcheck.cli_replay import replay
+from fmcheck.cli_sweep import ManyValues, sweep
 from fmcheck.errors import DeclarationError, ForeignRuleError
 
 __all__ = ["app", "main"]
@@ -160,6 +161,7 @@ def init(
 app.command()(fuzz)
 app.command()(power)
 app.command()(replay)
+app.command(cls=ManyValues)(sweep)
 app.add_typer(exp_app, name="exp")
 
 

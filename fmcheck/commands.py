@@ -6,7 +6,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fmcheck.errors import DeclarationError
 from fmcheck.gate import Gate
@@ -107,15 +107,21 @@ def contained() -> Iterator[None]:
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """A bar on stderr that disappears; nothing where stderr is no terminal. Yields `(say, advance)`."""
+def progress(
+    total: int, unit: str, *, left: bool = False
+) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A bar on stderr that disappears; nothing where stderr is no terminal. Yields `(say, advance)`.
+
+    Args:
+        left: show the time left, for steps that take about as long as each other, in the place of the time gone.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TimeElapsedColumn(),
+        TimeRemainingColumn() if left else TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)

@@ -28,7 +28,7 @@ FLOORS = [
     {"trial", "strategies"},
     {"fuzz"},
     {"run"},
-    {"power"},
+    {"power", "sweep"},
     {"subjects", "mutants", "config", "report"},
     {"experiment"},
     {"repro"},
@@ -43,11 +43,12 @@ FLOORS = [
         "commands_exp",
         "commands_power",
         "commands_replay",
+        "commands_sweep",
         "commands_init",
         "pytest_plugin",
     },
     {"cli_formats"},
-    {"cli_exp", "cli_fuzz", "cli_power", "cli_replay"},
+    {"cli_exp", "cli_fuzz", "cli_power", "cli_replay", "cli_sweep"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,174 @@
+"""The folder of a sweep: what is finished, so that a sweep that was stopped goes on where it ended.
+
+`settings.json` says whose runs they are, `entries.jsonl` holds the numbers of one run a line, `images/` its pictures:
+float32 for unguided ones, which later runs are compared with, and eight bits for all others.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fmcheck.errors import DeclarationError
+from fmcheck.record.model_state import walk
+from fmcheck.sweep.measuring import Measured
+from fmcheck.sweep.settings import Key
+
+__all__ = ["Store", "replace_file", "weights_digest"]
+
+_IDENTITY, _ENTRIES, _IMAGES = "settings.json", "entries.jsonl", "images"
+_WRITTEN = ("sweep.json", "measures.png", "latents.png")
+
+
+class Store:
+    """Finished runs of one sweep in a folder.
+
+    Args:
+        identity: what must be equal for runs to belong together: subject, weights, conventions, prompts, …
+        fresh: forget what is there and begin anew.
+
+    Raises:
+        DeclarationError: the path is a file, the folder holds something else or another sweep, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.folder = folder
+        # As it will be read: tuples become lists.
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self.entries: dict[Key, Measured] = {}
+        try:
+            self._open(fresh)
+        except OSError as error:
+            raise DeclarationError(f"--out {folder}: cannot be used: {error.strerror or error}") from error
+
+    def _open(self, fresh: bool) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DeclarationError(f"--out {self.folder}: expected a folder; found a file")
+        known = self.folder / _IDENTITY
+        strange = [] if not self.folder.exists() else [p for p in self.folder.iterdir() if not p.name.startswith(".")]
+        if not known.exists() and strange:
+            raise DeclarationError(
+                f"--out {self.folder}: expected a new or empty folder, or that of an earlier sweep; "
+                f"found one without {_IDENTITY}"
+            )
+        if known.exists():
+            if fresh:
+                self._clear()
+            else:
+                self._compare(known)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(known, json.dumps(self.identity, indent=2, ensure_ascii=False).encode())
+        (self.folder / _IMAGES).mkdir(exist_ok=True)
+        self._read()
+
+    def _clear(self) -> None:
+        """Only what a sweep writes: a user's own notes in the folder stay."""
+        for name in (_IDENTITY, _ENTRIES, *_WRITTEN):
+            (self.folder / name).unlink(missing_ok=True)
+        for path in [*self.folder.glob("grid-*.png"), *(self.folder / _IMAGES).glob("*.safetensors")]:
+            path.unlink()
+
+    def _compare(self, known: Path) -> None:
+        try:
+            found = json.loads(known.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DeclarationError(f"{known}: damaged ({error}); start over with --fresh") from error
+        for name in {**found, **self.identity}:
+            there, here = found.get(name), self.identity.get(name)
+            if there != here:
+                raise DeclarationError(
+                    f"--out {self.folder}: holds the runs of another sweep: {name} {_short(there)} there, "
+                    f"{_short(here)} here; name another folder, or start over with --fresh"
+                )
+
+    def _read(self) -> None:
+        """Take what is whole; a line that was being written when the sweep was killed is dropped."""
+        path = self.folder / _ENTRIES
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        whole = []
+        for line in lines:
+            try:
+                table = json.loads(line)
+                key, found = Key(**table.pop("key")), Measured(**table)
+            except (ValueError, TypeError, KeyError):
+                continue
+            if self.path_of(key).exists():
+                self.entries[key] = found
+                whole.append(line)
+        if len(whole) != len(lines):
+            replace_file(path, "".join(f"{line}\n" for line in whole).encode())
+
+    def path_of(self, key: Key) -> Path:
+        """Where the pictures of a run are."""
+        name = f"steps{key.steps}-scale{key.scale!r}-seed{key.seed}-batch{key.batch}.safetensors"
+        return self.folder / _IMAGES / name
+
+    def add(self, key: Key, found: Measured, images: Tensor, low: float, high: float, *, exact: bool) -> None:
+        """Keep a finished run: its pictures `[B, channels, H, W]` first, so that a line never speaks of missing ones.
+
+        Raises:
+            DeclarationError: the folder cannot be written.
+        """
+        tensor = images.contiguous() if exact else _pixels(images, low, high)
+        line = json.dumps({"key": vars(key), **found.as_table()}, ensure_ascii=False)
+        try:
+            replace_file(self.path_of(key), save({"images": tensor}))
+            with (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DeclarationError(f"--out {self.folder}: cannot be written: {error.strerror or error}") from error
+        self.entries[key] = found
+
+    def exact(self, key: Key) -> Tensor | None:
+        """The unguided pictures of a finished run, float32; None where they are not kept so."""
+        images = self._load(key)
+        return images if images is not None and images.is_floating_point() else None
+
+    def pixels(self, key: Key, low: float, high: float) -> Tensor | None:
+        """Pictures `[B, channels, H, W]` uint8 of a finished run, for looking at."""
+        images = self._load(key)
+        return images if images is None or images.dtype == torch.uint8 else _pixels(images, low, high)
+
+    def _load(self, key: Key) -> Tensor | None:
+        path = self.path_of(key)
+        return load_file(path)["images"] if key in self.entries and path.exists() else None
+
+
+def _pixels(images: Tensor, low: float, high: float) -> Tensor:
+    """Eight bits a value; what is not finite becomes 0."""
+    unit = (images.nan_to_num(low, low, low) - low) / (high - low)
+    return (unit.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:28]} … {text[-28:]}"
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in one step, so that nobody ever reads half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 over names, dtypes, shapes and values of all parameters and buffers, shortened to 16 digits."""
+    digest = hashlib.sha256()
+    for path, module in walk(model):
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or tensor.is_meta:
+                continue
+            digest.update(f"{path}.{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            # Through uint8, since numpy knows no bfloat16.
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,33 @@
+"""Student's t: the bound of an interval for a mean of few differences."""
+
+import math
+
+__all__ = ["coverage", "quantile"]
+
+
+def coverage(t: float, freedom: int) -> float:
+    """`P(|T| <= t)` of Student's t with so many degrees of freedom, exactly.
+
+    With `theta = atan(t / sqrt(n))`, a finite sum of powers of `cos(theta)` for whole n (Abramowitz and Stegun,
+    Handbook of Mathematical Functions, 26.7.3 and 26.7.4).
+    """
+    theta = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    # Odd: cos + 2/3 cos^3 + (2 4)/(3 5) cos^5 + …; even: 1 + 1/2 cos^2 + (1 3)/(2 4) cos^4 + …; up to cos^(n - 2).
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    return (theta + sine * total) * 2 / math.pi if odd else sine * total
+
+
+def quantile(alpha: float, freedom: int) -> float:
+    """The t that `|T|` exceeds with probability `alpha`, by bisection to the last bit that matters."""
+    low, high = 0.0, 1.0
+    while 1 - coverage(high, freedom) > alpha:
+        high *= 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 - coverage(middle, freedom) > alpha else (low, middle)
+    return (low + high) / 2
