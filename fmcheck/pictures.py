@@ -2,12 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fmcheck.errors import DeclarationError
 
-__all__ = ["FONT", "GREY", "INK", "LINES", "MARKERS", "PALETTE", "SMALL", "TITLE", "figure", "require", "save"]
+__all__ = ["FONT", "GREY", "INK", "LINES", "MARKERS", "PALETTE", "SMALL", "TITLE", "figure", "require", "save", "style"]
 
 # Okabe and Ito's colours, told apart with every kind of colour blindness and on grey paper by the markers below.
 # Black and the light yellow of their set are left out: text is black, and yellow lines vanish on white.
@@ -56,9 +58,24 @@ def require() -> None:
         ) from error
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """The settings of matplotlib while a picture is drawn: titles, legends and lines read them when they are made.
+
+    Raises:
+        DeclarationError: matplotlib is not installed.
+    """
+    require()
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Any, Any]:
     """A figure of `width` x `height` inches and its axes, an array `[rows, columns]` whatever their number.
 
+    Draw within :func:`style`, too.
     Agg through `Figure`, never pyplot: nothing of the user's process changes, neither backend nor settings.
 
     Args:
@@ -68,11 +85,9 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid:
         DeclarationError: matplotlib is not installed.
     """
     require()
-    import matplotlib
     from matplotlib.figure import Figure
 
-    # Read when a text or an axis is made, so that it must hold while the axes are.
-    with matplotlib.rc_context(_STYLE):
+    with style():
         made = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         axes = made.subplots(rows, columns, squeeze=False, **grid)
     return made, axes
@@ -84,14 +99,12 @@ def save(made: Any, path: Path) -> Path:
     Raises:
         DeclarationError: the file cannot be written.
     """
-    import matplotlib
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".png")
         os.close(handle)
         try:
-            with matplotlib.rc_context(_STYLE):
+            with style():
                 # Without the version of matplotlib in it, equal numbers give equal files.
                 made.savefig(name, format="png", metadata={"Software": None})
             os.chmod(name, 0o644)

@@ -123,23 +123,29 @@ def _legend(page: Page, sweep: Sweep) -> None:
 
 
 def _troubles(page: Page, rows: list[Row]) -> None:
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Row]] = {}
     for row in rows:
-        where = f"{row.scale:g} at {row.steps}"
         if row.error:
-            reasons.setdefault(row.error, []).append(where)
+            reasons.setdefault(row.error, []).append(row)
         elif row.bad:
-            reasons.setdefault("NaN or infinity in the pictures, so nothing is summed up", []).append(where)
+            reasons.setdefault("NaN or infinity in the pictures, so nothing is summed up", []).append(row)
         elif row.no_norms:
-            reasons.setdefault(f"state: {row.no_norms}", []).append(where)
+            reasons.setdefault(f"state: {row.no_norms}", []).append(row)
         if row.usable and row.distance is None:
-            reasons.setdefault("distance: there is no unguided picture to compare with", []).append(where)
+            reasons.setdefault("distance: there is no unguided picture to compare with", []).append(row)
     for reason, places in reasons.items():
-        all_of_them = len(places) == len(rows)
-        where = "everywhere" if all_of_them else f"scale {', '.join(places)} steps"
+        where = "everywhere" if len(places) == len(rows) else _places(places)
         page.text(f"{reason} ({where})", style="yellow")
     if reasons:
         page.blank()
+
+
+def _places(rows: list[Row]) -> str:
+    """`scale 0 at 8 and 16 steps, scale 6 at 8 steps`."""
+    steps: dict[float, list[int]] = {}
+    for row in rows:
+        steps.setdefault(row.scale, []).append(row.steps)
+    return ", ".join(f"scale {scale:g} at {' and '.join(map(str, found))} steps" for scale, found in steps.items())
 
 
 def _advice(page: Page, sweep: Sweep) -> None:

@@ -139,6 +139,8 @@ class Campaign:
         wish = Wish(str(key), case, disturb_rng=case.seed)
         try:
             run = self._session.run(wish)
+            if run.failure:
+                raise NotInformative(run.failure)
             images = pictures_of(run)
         except NotInformative as reason:
             self._errors[key.setting] = str(reason)

@@ -1,6 +1,7 @@
 """What is measured of one run: the pictures, the states on the way, the time."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -178,7 +179,8 @@ def bare_seconds(session: Session, case: Case) -> float | None:
     subject, device = session.subject, torch.device(case.device)
     request = Request(case, tokens_of(subject, model, case), torch.Generator().manual_seed(case.seed))
     process = settings()
-    with global_random_state(case.device, disturb=case.seed):
+    with global_random_state(case.device, disturb=case.seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             started = _now(device)
             returned = subject.generate(model, request)

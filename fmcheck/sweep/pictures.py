@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmcheck.pictures import FONT, GREY, INK, LINES, MARKERS, PALETTE, SMALL, figure, save
+from fmcheck.pictures import FONT, GREY, INK, LINES, MARKERS, PALETTE, SMALL, figure, save, style
 from fmcheck.sweep.campaign import Sweep
 from fmcheck.sweep.settings import Key
 from fmcheck.sweep.summary import Estimate, Row
 
 __all__ = ["grid_picture", "latents_picture", "measures_picture", "write_pictures"]
 
-# Inches: one picture of the grid, the column of its prompts, one panel of a plot.
-_CELL, _LABEL, _PANEL = 1.25, 1.9, (3.1, 2.35)
+# Inches: one picture of the grid, the column of its prompts, its title, its margin; one panel of a plot.
+_CELL, _LABEL, _HEAD, _EDGE, _PANEL = 1.25, 1.85, 0.7, 0.1, (3.1, 2.35)
 _COLUMNS = 3
 # More rows make a picture that nobody reads, and more pixels one that no viewer opens.
 _ROWS_SHOWN, _LARGEST_CELL, _GAP = 12, 256, 0.04
-_LABEL_WIDTH, _LABEL_LINES = 24, 4
+_LABEL_WIDTH, _LABEL_LINES, _LINE = 26, 4, 0.14
 
 
 def write_pictures(sweep: Sweep, folder: Path) -> list[Path]:
@@ -30,12 +30,10 @@ def write_pictures(sweep: Sweep, folder: Path) -> list[Path]:
     Raises:
         DeclarationError: matplotlib is missing, or the folder cannot be written.
     """
-    paths = [save(grid_picture(sweep, steps), folder / f"grid-{steps}.png") for steps in sweep.settings.steps]
-    paths.append(save(measures_picture(sweep), folder / "measures.png"))
-    latents = latents_picture(sweep)
-    if latents is not None:
-        paths.append(save(latents, folder / "latents.png"))
-    return paths
+    with style():
+        made = {f"grid-{steps}.png": grid_picture(sweep, steps) for steps in sweep.settings.steps}
+        made |= {"measures.png": measures_picture(sweep), "latents.png": latents_picture(sweep)}
+        return [save(picture, folder / name) for name, picture in made.items() if picture is not None]
 
 
 def grid_picture(sweep: Sweep, steps: int) -> Any:
@@ -49,8 +47,12 @@ def grid_picture(sweep: Sweep, steps: int) -> Any:
     whole = (len(prompts) * (height + gap) - gap, len(rows) * (width + gap) - gap, 3)
     sheet = torch.full(whole, 255, dtype=torch.uint8)
     ratio = height / width
-    size = (_LABEL + len(rows) * _CELL, 0.75 + len(prompts) * _CELL * ratio)
+    size = (_LABEL + len(rows) * _CELL + _EDGE, _HEAD + len(prompts) * _CELL * ratio + _EDGE)
     made, ((axis,),) = figure(*size)
+    # Placed by hand: a layout that keeps the aspect would leave the labels of the prompts outside.
+    made.set_layout_engine("none")
+    share = (len(rows) * _CELL / size[0], len(prompts) * _CELL * ratio / size[1])
+    axis.set_position((_LABEL / size[0], _EDGE / size[1], *share))
     for j, (row, column) in enumerate(zip(rows, columns, strict=True)):
         left = j * (width + gap)
         for i in range(len(prompts)):
@@ -63,17 +65,17 @@ def grid_picture(sweep: Sweep, steps: int) -> Any:
                 sheet[top : top + height, left : left + width] = column[i]
     axis.imshow(sheet.numpy(), interpolation="nearest" if width * _CELL < 64 else "antialiased")
     axis.set_xticks([j * (width + gap) + width / 2 for j in range(len(rows))], [_heading(row) for row in rows])
-    axis.set_yticks([i * (height + gap) + height / 2 for i in range(len(prompts))], [_wrapped(p) for p in prompts])
+    axis.set_yticks(
+        [i * (height + gap) + height / 2 for i in range(len(prompts))], [_wrapped(p, _CELL * ratio) for p in prompts]
+    )
     axis.tick_params(length=0, labelsize=FONT, top=False, labeltop=True, labelbottom=False)
     axis.tick_params(axis="y", labelsize=SMALL)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     more = len(sweep.settings.prompts) - len(prompts)
     left_out = f", {more} more prompts not shown" if more else ""
-    made.suptitle(
-        f"{sweep.subject.name}, {steps} steps, seed {sweep.settings.case.seed}{left_out}\nguidance scale",
-        fontsize=FONT,
-    )
+    title = f"{sweep.subject.name}, {steps} steps, seed {sweep.settings.case.seed}{left_out}"
+    axis.set_title(f"{title}\nguidance scale", fontsize=FONT)
     return made
 
 
@@ -104,10 +106,11 @@ def _heading(row: Row) -> str:
     return f"{row.scale:g} (off)" if row.off else f"{row.scale:g}"
 
 
-def _wrapped(prompt: str) -> str:
-    lines = textwrap.wrap(prompt, _LABEL_WIDTH) or [""]
-    if len(lines) > _LABEL_LINES:
-        lines = [*lines[: _LABEL_LINES - 1], f"{lines[_LABEL_LINES - 1][: _LABEL_WIDTH - 2]} …"]
+def _wrapped(prompt: str, height: float) -> str:
+    """A prompt in as many lines as fit beside a picture of so many inches."""
+    lines, fit = textwrap.wrap(prompt, _LABEL_WIDTH) or [""], max(1, min(_LABEL_LINES, int(height / _LINE)))
+    if len(lines) > fit:
+        lines = [*lines[: fit - 1], f"{lines[fit - 1][: _LABEL_WIDTH - 2]} …"]
     # A dollar sign would begin a formula.
     return "\n".join(lines).replace("$", r"\$")
 

@@ -19,6 +19,9 @@ from fmcheck.sweep.summary import Estimate, Row
 __all__ = ["ALPHA", "FACTOR", "Advice", "Comparison", "Observation", "advise", "compared"]
 
 ALPHA = 0.05
+_LEVEL = f"{1 - ALPHA:.0%}, all pairs at once"
+# Distances and shares are told with so many digits. Rounding errors beyond them are no reason to prefer a setting.
+_DIGITS = 3
 # A picture without guidance may clip nothing at all: a factor of nothing would allow nothing.
 FACTOR, CLIPPED_FLOOR = 1.5, 0.01
 
@@ -91,7 +94,7 @@ def advise(rows: Sequence[Row], judge: Judge | None) -> Advice:
     name = judge.headline
     rows = [row for row in rows if row.usable and not row.added and name in row.scores]
     if len(rows) < 2:
-        return Advice(kind="cannot tell", why=f"{len(rows)} setting with finite pictures leaves nothing to compare")
+        return Advice(kind="cannot tell", why=f"fewer than two settings have a score {name!r}: nothing to compare")
     best = max(rows, key=lambda row: row.scores[name].mean)
     pairs = len(rows) * (len(rows) - 1) // 2
     others = [row for row in rows if row is not best]
@@ -102,12 +105,15 @@ def advise(rows: Sequence[Row], judge: Judge | None) -> Advice:
             kind="cannot tell", best=best.setting, why=_unclear(best, name, comparisons), comparisons=comparisons
         )
     chosen, how = _mildest([best, *alike])
-    why = f"{name} is highest at {shown(best)} ({best.scores[name].mean:.3f})"
+    where = "there" if chosen is best else f"at {shown(best)}"
+    why = f"{name} is highest {where} ({best.scores[name].mean:.3f})"
     if not alike:
-        why += f", and every other setting is worse by more than chance ({1 - ALPHA:.0%}, all pairs at once)"
+        why += f", and every other setting is worse by more than chance ({_LEVEL})"
     else:
-        why += f"; not told apart from it: {', '.join(map(shown, alike))}"
-        why += f". Of these, {shown(chosen)} {how}"
+        worse = len(others) - len(alike)
+        why += f", and {worse} of {len(others)} other settings are worse by more than chance ({_LEVEL})"
+        why += f". Not told apart from the best: {', '.join(map(shown, alike))}"
+        why += f". Of these and the best, {shown(chosen)} {how}"
     return Advice(kind="recommended", best=best.setting, chosen=chosen.setting, why=why, comparisons=comparisons)
 
 
@@ -117,7 +123,10 @@ def shown(row: Row | Comparison) -> str:
 
 
 def _mildest(rows: list[Row]) -> tuple[Row, str]:
-    """The one that changes the unguided picture least, or clips least where there is none; and how to say so."""
+    """The one that changes the unguided picture least, or clips least where there is none; and how to say so.
+
+    Where several do, the one with the fewest steps.
+    """
     if len(rows) == 1:
         return rows[0], "is the best"
     if all(row.distance is not None for row in rows):
@@ -128,7 +137,7 @@ def _mildest(rows: list[Row]) -> tuple[Row, str]:
 def _least(rows: list[Row], measure: Callable[[Row], Estimate | None]) -> Row:
     def size(row: Row) -> tuple[float, int, float]:
         found = measure(row)
-        return (math.inf if found is None else found.mean, row.steps, abs(row.weight))
+        return (math.inf if found is None else round(found.mean, _DIGITS), row.steps, abs(row.weight))
 
     return min(rows, key=size)
 
@@ -139,12 +148,12 @@ def _unclear(best: Row, name: str, comparisons: Sequence[Comparison]) -> str:
         return "the data cannot tell: with one prompt nothing is known of the spread between prompts"
     said = (
         f"the data cannot tell: {name} is highest at {shown(best)} ({best.scores[name].mean:.3f}), but no other "
-        f"setting is worse by more than chance ({1 - ALPHA:.0%}, all pairs at once, {prompts} prompts)"
+        f"setting is worse by more than chance ({_LEVEL}, {prompts} prompts)"
     )
     widths = [c.half_width / c.difference for c in comparisons if c.half_width is not None and c.difference > 0]
     if widths:
         needed = prompts * min(widths) ** 2
-        said += f"; with the same spread about {_rounded(needed)} prompts would show the largest of these differences"
+        said += f"; with the same spread about {_rounded(needed)} prompts would show the clearest of these differences"
     return said
 
 
