@@ -1,7 +1,7 @@
 """The runs of a sweep, made one after the other, kept as they finish, and summed up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ from fmcheck.session import Session
 from fmcheck.subject import Subject
 from fmcheck.sweep.measuring import bare_seconds, measured, pictures_of
 from fmcheck.sweep.recommend import Advice, advise
-from fmcheck.sweep.settings import Key, Settings
-from fmcheck.sweep.store import Store, weights_digest
+from fmcheck.sweep.settings import Key, Settings, is_off
+from fmcheck.sweep.store import Store, pixels_of, weights_digest
 from fmcheck.sweep.summary import Row, rows_of
-from fmcheck.wish import Wish
+from fmcheck.wish import Run, Wish
 
 __all__ = ["Campaign", "Sweep"]
 
 # Calls without the recorder for each setting: the median of three.
 _TIMED = 3
 _SCHEMA = 1
+# RMS in levels of 255 that pictures of the same run may differ by, on devices that do not repeat every bit.
+_SAME_LEVELS = 1.0
+# Scores of the same pictures, from a judge that is a network on such a device.
+_SAME_SCORES = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +112,13 @@ class Campaign:
             say: called with the name of every run before it is made; `advance` after it.
 
         Raises:
-            DeclarationError: every run raised, the memory is exhausted, or the judge raised.
+            DeclarationError: every run raised, the memory is exhausted, the judge raised, or a finished run comes out
+                otherwise now.
         """
         started = time.perf_counter()
         found_before = len(self._keys) - len(self.missing)
+        say("one run again")
+        self._confirm()
         for key in self.missing:
             say(f"{key.steps} steps, scale {key.scale:g}")
             if key.setting not in self._errors:
@@ -134,31 +141,84 @@ class Campaign:
         )
 
     def _make(self, key: Key) -> None:
-        case = self.settings.case_of(key)
-        # The global generators are seeded too: a sampler that draws from them is paired all the same.
-        wish = Wish(str(key), case, disturb_rng=case.seed)
         try:
-            run = self._session.run(wish)
-            if run.failure:
-                raise NotInformative(run.failure)
-            images = pictures_of(run)
+            run, images = self._made(key)
+            found = measured(run, images, self._unguided(key, images), self.subject.judge, self._time_of(key))
+            self.store.add(key, found, images, *self._range, exact=is_off(self._spec, key.scale))
         except NotInformative as reason:
             self._errors[key.setting] = str(reason)
-            return
+        finally:
+            # Traces hold every state; a sweep would fill the memory with them.
+            self._session.forget()
+
+    def _made(self, key: Key) -> tuple[Run, Tensor]:
+        """The run and its pictures.
+
+        Raises:
+            NotInformative: it raised.
+            DeclarationError: it has no room in the memory, or makes no pictures.
+        """
+        case = self.settings.case_of(key)
+        try:
+            # The global generators are seeded too: a sampler that draws from them is paired all the same.
+            run = self._session.run(Wish(str(key), case, disturb_rng=case.seed))
         except MemoryError as error:
             raise DeclarationError(
                 f"{key}: out of memory ({error}); use a smaller --batch-size with --fresh. Finished runs are in "
                 f"{self.store.folder}"
             ) from error
-        seconds = bare_seconds(self._session, case) if self._timed and key.batch == 0 and key.seed < _TIMED else None
-        found = measured(run, images, self._unguided(key, images), self.subject.judge, seconds)
-        off = self._spec.guidance_weight(key.scale) == 0
-        self.store.add(key, found, images, *self._range, exact=off)
-        # Traces hold every state; a sweep would fill the memory with them.
-        self._session.forget()
+        if run.failure:
+            raise NotInformative(run.failure)
+        return run, pictures_of(run)
+
+    def _time_of(self, key: Key) -> float | None:
+        timed = self._timed and key.batch == 0 and key.seed < _TIMED
+        return bare_seconds(self._session, self.settings.case_of(key)) if timed else None
+
+    def _confirm(self) -> None:
+        """Make one finished run again: a sampler, schedule or judge that has changed shows in no setting.
+
+        Raises:
+            DeclarationError: the pictures or their scores are others now.
+        """
+        finished = [key for key in self._keys if key in self.store.entries]
+        if not finished:
+            return
+        key = next((key for key in finished if is_off(self._spec, key.scale)), finished[0])
+        kept = self.store.pixels(key, *self._range)
+        try:
+            run, images = self._made(key)
+            apart = "others now" if kept is None else _apart(pixels_of(images, *self._range), kept)
+            exact = self.store.exact(key)
+            now = measured(run, images if exact is None else exact, None, self.subject.judge, None)
+        except NotInformative as reason:
+            apart = str(reason)
+        finally:
+            self._session.forget()
+        if not apart and exact is not None and _scored_apart(now.scores, self.store.entries[key].scores):
+            apart = "the same pictures have other scores now"
+        if apart:
+            raise DeclarationError(
+                f"--out {self.store.folder}: {key}, made again: {apart}. The sampler or the judge has "
+                "changed since; name another folder, or start over with --fresh"
+            )
 
     def _unguided(self, key: Key, images: Tensor) -> Tensor | None:
         scale = self.settings.unguided_scale(self._spec)
         if scale is None:
             return None
         return images if scale == key.scale else self.store.exact(Key(key.steps, scale, key.seed, key.batch))
+
+
+def _apart(now: Tensor, kept: Tensor) -> str:
+    """How the pictures differ, by more than other kernels make of the same numbers; "" where they do not."""
+    if now.shape != kept.shape:
+        return f"the pictures are {list(now.shape[1:])} now and were {list(kept.shape[1:])}"
+    levels = float((now.double() - kept.double()).square().mean().sqrt())
+    return f"the pictures differ by {levels:.3g} of 255 levels (RMS)" if levels > _SAME_LEVELS else ""
+
+
+def _scored_apart(now: Mapping[str, list[float | None]], before: Mapping[str, list[float | None]]) -> bool:
+    pairs = [(a, b) for name in before for a, b in zip(now.get(name, []), before[name], strict=False)]
+    known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    return now.keys() != before.keys() or max(known, default=0.0) > _SAME_SCORES

@@ -10,7 +10,7 @@ from fmcheck.spec import FlowSpec
 from fmcheck.subject import Subject
 from fmcheck.values import is_count
 
-__all__ = ["Key", "Settings", "read_prompts", "settings_for"]
+__all__ = ["Key", "Settings", "is_off", "read_prompts", "settings_for"]
 
 # Guidance weights w of v = (1 + w) c - w u that are tried by default; in a subject's own convention they may be w + 1.
 WEIGHTS = (0.0, 2.0, 3.0, 4.5, 6.0)
@@ -18,6 +18,11 @@ STEPS = (8, 16)
 SEEDS, PROMPTS, BATCH = 4, 8, 8
 # Between the seeds of two batches, so that prompts do not share their noise; more seeds than this would meet.
 _STRIDE = 100_003
+
+
+def is_off(spec: FlowSpec, scale: float) -> bool:
+    """Whether guidance does nothing at a scale. A network that is told the scale is never without."""
+    return spec.guidance_layout != "embedded" and spec.guidance_weight(scale) == 0
 
 
 @dataclass(frozen=True, order=True)
@@ -89,7 +94,7 @@ class Settings:
         neutral one. None where the network is told the scale, so that it has no unguided branch."""
         if spec.guidance_layout == "embedded":
             return None
-        return next((scale for scale in self.scales if spec.guidance_weight(scale) == 0), spec.neutral_scale)
+        return next((scale for scale in self.scales if is_off(spec, scale)), spec.neutral_scale)
 
     def keys(self, spec: FlowSpec) -> Iterator[Key]:
         """Every run, the unguided one before those that are compared with it."""

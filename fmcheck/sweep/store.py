@@ -20,7 +20,7 @@ from fmcheck.record.model_state import walk
 from fmcheck.sweep.measuring import Measured
 from fmcheck.sweep.settings import Key
 
-__all__ = ["Store", "replace_file", "weights_digest"]
+__all__ = ["Store", "pixels_of", "replace_file", "weights_digest"]
 
 _IDENTITY, _ENTRIES, _IMAGES = "settings.json", "entries.jsonl", "images"
 _WRITTEN = ("sweep.json", "measures.png", "latents.png")
@@ -115,7 +115,7 @@ class Store:
         Raises:
             DeclarationError: the folder cannot be written.
         """
-        tensor = images.contiguous() if exact else _pixels(images, low, high)
+        tensor = images.contiguous() if exact else pixels_of(images, low, high)
         line = json.dumps({"key": vars(key), **found.as_table()}, ensure_ascii=False)
         try:
             replace_file(self.path_of(key), save({"images": tensor}))
@@ -135,15 +135,15 @@ class Store:
     def pixels(self, key: Key, low: float, high: float) -> Tensor | None:
         """Pictures `[B, channels, H, W]` uint8 of a finished run, for looking at."""
         images = self._load(key)
-        return images if images is None or images.dtype == torch.uint8 else _pixels(images, low, high)
+        return images if images is None or images.dtype == torch.uint8 else pixels_of(images, low, high)
 
     def _load(self, key: Key) -> Tensor | None:
         path = self.path_of(key)
         return load_file(path)["images"] if key in self.entries and path.exists() else None
 
 
-def _pixels(images: Tensor, low: float, high: float) -> Tensor:
-    """Eight bits a value; what is not finite becomes 0."""
+def pixels_of(images: Tensor, low: float, high: float) -> Tensor:
+    """Pictures of the range `[low, high]` as eight bits a value, uint8; what is not finite becomes 0."""
     unit = (images.nan_to_num(low, low, low) - low) / (high - low)
     return (unit.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fmcheck.spec import FlowSpec
 from fmcheck.sweep.measuring import Measured
-from fmcheck.sweep.settings import Key, Settings
+from fmcheck.sweep.settings import Key, Settings, is_off
 
 __all__ = ["Estimate", "Row", "estimate", "rows_of"]
 
@@ -106,7 +106,7 @@ def _row(
         "steps": steps,
         "scale": scale,
         "weight": spec.guidance_weight(scale),
-        "off": spec.guidance_layout != "embedded" and spec.guidance_weight(scale) == 0,
+        "off": is_off(spec, scale),
         "added": added,
         "pictures": sum(len(run.finite) for run in flat),
         "bad": bad,

@@ -104,10 +104,11 @@ def test_a_sweep_that_was_killed_goes_on_where_it_ended(tmp_path: Path) -> None:
     again = _Stopping(after=10_000)
     sweep = _swept(toy(likes_03, generate=again), tmp_path / "out", batch=5)
     runs = 2 * len(SCALES) * 2 * 2
-    assert (sweep.found_before, again.calls) == (13, runs - 13)
+    # One finished run is made again, to see whether the sampler is still the same.
+    assert (sweep.found_before, again.calls) == (13, runs - 13 + 1)
     assert sweep.rows == whole.rows
     assert sweep.advice == whole.advice
-    third = _Stopping(after=0)
+    third = _Stopping(after=1)
     assert _swept(toy(likes_03, generate=third), tmp_path / "out", batch=5).rows == whole.rows
 
 
@@ -116,17 +117,40 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "out" / "entries.jsonl"
     text = path.read_text()
     path.write_text(text[:-40])
-    calls = _Stopping(after=1)
+    calls = _Stopping(after=2)
     assert _swept(toy(likes_03, generate=calls), tmp_path / "out").rows == whole.rows
-    assert calls.calls == 1
+    assert calls.calls == 2
     assert path.read_text() == text
 
 
 def test_a_lost_picture_is_made_again(tmp_path: Path) -> None:
     whole = _swept(toy(likes_03), tmp_path / "out")
     whole.store.path_of(Key(2, 3.0, 1, 0)).unlink()
-    calls = _Stopping(after=1)
+    calls = _Stopping(after=2)
     assert _swept(toy(likes_03, generate=calls), tmp_path / "out").rows == whole.rows
+
+
+def test_a_sampler_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    _swept(toy(likes_03), tmp_path / "out")
+    with pytest.raises(DeclarationError, match=r"differ by 2\.[56]\d* of 255 levels .RMS.. The sampler or the judge"):
+        # 0.02 of a range of 2 are 2.55 of 255 levels.
+        _swept(toy(likes_03, generate=lambda m, r: m.generate(r) + 0.02), tmp_path / "out", scales=[9])
+
+
+def test_a_judge_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    _swept(toy(likes_03), tmp_path / "out")
+    stricter = Judge(score=noise_judge.score, headline="match", prompts=PROMPTS)
+    with pytest.raises(DeclarationError, match="the same pictures have other scores now"):
+        _swept(toy(stricter), tmp_path / "out")
+
+
+def test_a_sampler_that_raises_by_now_is_noticed(tmp_path: Path) -> None:
+    def broken(model: Toy, request: Request) -> torch.Tensor:
+        raise ValueError("no more")
+
+    _swept(toy(likes_03), tmp_path / "out")
+    with pytest.raises(DeclarationError, match="made again: generate raised ValueError: no more"):
+        _swept(toy(likes_03, generate=broken), tmp_path / "out")
 
 
 def test_scales_steps_and_seeds_can_be_added_later(tmp_path: Path) -> None:
