@@ -9,9 +9,12 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
+from fmcheck.judge import Judge
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import Request, Subject
 from fmcheck.tiny import TinyConfig, TinyFlowModel, build
+from fmcheck.tiny.judge import score
+from fmcheck.tiny.scenes import scenes
 
 __all__ = ["subject", "tokenize"]
 
@@ -98,4 +101,5 @@ subject = Subject(
     spec=FlowSpec(sigma_min=_CONFIG.sigma_min, latent_scale=_CONFIG.latent_scale, latent_shift=_CONFIG.latent_shift),
     case=Case(),
     dtypes=("float32", "bfloat16"),
+    judge=Judge(score=score, headline="score", prompts=tuple(str(scene) for scene in scenes("held_out")[:96])),
 )
