@@ -84,6 +84,12 @@ def run(
     repro_dir: Annotated[
         Path | None, typer.Option(help="Write a reproduction file for every rule that fails into this folder.")
     ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Draw the native run and every rule that fails as PNG files into this folder."
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Every kind of finding, every reason and ratio, the runs made.")
     ] = False,
@@ -105,7 +111,8 @@ def run(
             thorough=thorough,
             nproc=nproc,
         )
-    raise typer.Exit(commands.run(gate, output_format.value, verbose=verbose, repro_dir=repro_dir))
+    code = commands.run(gate, output_format.value, verbose=verbose, repro_dir=repro_dir, plots=plots)
+    raise typer.Exit(code)
 
 
 @app.command()

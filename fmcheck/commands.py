@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fmcheck.errors import DeclarationError
 from fmcheck.gate import Gate
 from fmcheck.outcome import Report
+from fmcheck.plots.album import Picture, album, folder_for_pictures
 from fmcheck.report.explain import explain_page
 from fmcheck.report.github import github_lines
 from fmcheck.report.json import report_json, rules_json
@@ -18,6 +19,7 @@ from fmcheck.report.tables import rules_page
 from fmcheck.report.text import report_page
 from fmcheck.report.verdict import verdict_of
 from fmcheck.rules import all_rules, get_rule, select_rules
+from fmcheck.session import Session
 
 __all__ = ["contained", "explain", "progress", "rules", "run", "stdout", "width_of"]
 
@@ -25,22 +27,35 @@ __all__ = ["contained", "explain", "progress", "rules", "run", "stdout", "width_
 _WIDEST = 120
 
 
-def run(gate: Gate, output_format: str, *, verbose: bool = False, repro_dir: Path | None = None) -> int:
-    """Check, write the report to stdout; 1 when the gate fails. Reproduction files are named on stderr.
+def run(
+    gate: Gate,
+    output_format: str,
+    *,
+    verbose: bool = False,
+    repro_dir: Path | None = None,
+    plots: Path | None = None,
+) -> int:
+    """Check, write the report to stdout; 1 when the gate fails. Reproduction files and pictures are named on stderr.
 
     Raises:
+        DeclarationError: pictures cannot be made, or not there; no run was made.
         InternalError: a rule broke. The report of the others has been written by then.
     """
-    report = _checked(gate)
+    report, pictures = _checked(gate, plots)
     verdict = verdict_of(report, strict=gate.strict, min_checked=gate.min_checked)
     context = gate.context()
     if output_format == "json":
-        print(report_json(report, verdict, context))
+        print(
+            report_json(report, verdict, context, None if plots is None else [picture.table() for picture in pictures])
+        )
     elif output_format == "github":
         print("\n".join(github_lines(report, verdict, context)))
     else:
         console = stdout()
         report_page(report, verdict, context, width=width_of(console), verbose=verbose).show(console)
+    if output_format != "json":
+        for picture in pictures:
+            print(picture, file=sys.stderr)
     if repro_dir is not None:
         _write_reproductions(repro_dir, gate, report)
     if report.broken:
@@ -81,10 +96,18 @@ def explain(code: str) -> None:
     explain_page(rule, width=width_of(console)).show(console)
 
 
-def _checked(gate: Gate) -> Report:
+def _checked(gate: Gate, plots: Path | None = None) -> tuple[Report, list[Picture]]:
     total = len(select_rules(gate.select, gate.ignore))
+    pictures: list[Picture] = []
+    folder = None if plots is None else folder_for_pictures(plots)
+
+    def draw(session: Session, report: Report) -> None:
+        if folder is not None:
+            pictures.extend(album(session, report, folder))
+
     with contained(), progress(total, "rules") as (say, advance):
-        return gate.check(on_run=lambda name: say(f"run {name}"), on_outcome=lambda _: advance())
+        report = gate.check(on_run=lambda name: say(f"run {name}"), on_outcome=lambda _: advance(), on_judged=draw)
+    return report, pictures
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from fmcheck.config import Config, load_config
 from fmcheck.outcome import Expected, Outcome, Report
 from fmcheck.report.context import Context, cases_of, rerun_command
 from fmcheck.rules import get_rule, select_rules
-from fmcheck.run import check
+from fmcheck.run import Session, check
 from fmcheck.subject import Subject
 from fmcheck.subjects import load_subject
 
@@ -39,6 +39,7 @@ class Gate:
         self,
         on_run: Callable[[str], None] | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
+        on_judged: Callable[[Session, Report], None] | None = None,
     ) -> Report:
         """Make the runs and judge every selected rule."""
         return check(
@@ -51,6 +52,7 @@ class Gate:
             load=self.load,
             on_run=on_run,
             on_outcome=on_outcome,
+            on_judged=on_judged,
         )
 
     def context(self, rerun: str | None = None) -> Context:

@@ -27,6 +27,7 @@ def check(
     load: Callable[[], Subject] | None = None,
     on_run: Callable[[str], None] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
+    on_judged: Callable[[Session, Report], None] | None = None,
 ) -> Report:
     """Check a subject with every selected rule.
 
@@ -34,6 +35,7 @@ def check(
         thorough: judge the costly rules too; otherwise only those that `select` names one by one.
         nproc: on how many ranks rules about ranks are judged; 1 skips them.
         load: returns this subject in the process of a rank: a function of a module, or a partial of one.
+        on_judged: called with the session, while it has its runs, and the report that will be returned.
 
     Raises:
         DeclarationError: a wrong subject, selection or expectation, or no place for so many ranks.
@@ -58,7 +60,7 @@ def check(
             outcomes.append(outcome)
             if on_outcome:
                 on_outcome(outcome)
-    return Report(
+    report = Report(
         subject=session.subject.name,
         outcomes=tuple(outcomes),
         runs=session.wanted,
@@ -68,3 +70,6 @@ def check(
         problems=tuple(stale_expectations(outcomes, expectations)),
         broken=tuple(broken),
     )
+    if on_judged:
+        on_judged(session, report)
+    return report

@@ -28,7 +28,7 @@ FLOORS = [
     {"trial", "strategies"},
     {"fuzz"},
     {"run"},
-    {"power", "sweep"},
+    {"power", "sweep", "plots"},
     {"subjects", "mutants", "config", "report"},
     {"experiment"},
     {"repro"},

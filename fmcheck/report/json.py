@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +17,14 @@ __all__ = ["SCHEMA", "finding_table", "finite", "report_json", "rules_json"]
 SCHEMA = 1
 
 
-def report_json(report: Report, verdict: Verdict, context: Context) -> str:
-    """Everything that the text report says and every finding behind it. Infinity and NaN become strings."""
+def report_json(
+    report: Report, verdict: Verdict, context: Context, plots: Sequence[Mapping[str, Any]] | None = None
+) -> str:
+    """Everything that the text report says and every finding behind it. Infinity and NaN become strings.
+
+    Args:
+        plots: name, path and reason of every picture; None where none were asked for.
+    """
     document = {
         "schema": SCHEMA,
         "subject": context.target,
@@ -35,6 +41,8 @@ def report_json(report: Report, verdict: Verdict, context: Context) -> str:
         "generate_seconds": report.generate_seconds,
         "seconds": report.seconds,
     }
+    if plots is not None:
+        document["plots"] = list(plots)
     return json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 

@@ -1,0 +1,166 @@
+"""The picture of a finding: what the rule says, the quantity that it judges, and how far beyond its bound."""
+
+import math
+import textwrap
+from typing import Any
+
+from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, TITLE, figure
+from fmcheck.plots.canvas import expected, mark, observed, step_axis, within_bound
+from fmcheck.plots.finding import Bar, Flags, Page, Panel
+
+__all__ = ["draw_finding"]
+
+_WIDTH, _COLUMNS = 10.0, 122
+_LINE, _LARGE = 0.165, 0.25
+
+
+def draw_finding(page: Page) -> Any:
+    """Text on top, the quantity over steps below, used against allowed and the places at the bottom."""
+    text = _lines(page)
+    tall = [sum(_LARGE if size > FONT else _LINE for _, size, _, _ in text) + 0.1]
+    panels = bool(page.panels or page.flags)
+    if panels:
+        tall.append(3.1)
+    tall.append(max(0.55 + 0.3 * len(page.bars), 0.35 + _LINE * (len(_places(page)) + 1), 0.8))
+    made, axes = figure(_WIDTH, sum(tall) + 0.35, len(tall), 2, height_ratios=tall)
+    _write(axes[0], text, tall[0])
+    if page.flags is not None:
+        _flags(axes[1], page.flags)
+    elif panels:
+        for panel, shown in zip(axes[1], [*page.panels, None][:2], strict=True):
+            _panel(panel, shown)
+    _bars(axes[-1, 0], page.bars)
+    _list(axes[-1, 1], _places(page))
+    return made
+
+
+def _lines(page: Page) -> list[tuple[str, float, str, str]]:
+    """Text, size, colour and weight of every line."""
+    lines = [(f"{page.code} {page.name}  ({page.severity})", float(TITLE), INK, "bold")]
+    colour = PALETTE[1] if page.severity == "error" else INK
+    parts = (
+        ("found", page.message, colour),
+        ("must hold", page.must_hold, INK),
+        ("where", page.where + (f"; {page.more} more like it" if page.more else ""), INK),
+        ("likely cause", page.diagnosis, PALETTE[0]),
+        ("drawn", page.shown, GREY),
+    )
+    for name, text, tone in parts:
+        if text:
+            wrapped = textwrap.wrap(f"{name}: {text.replace('`', '')}", _COLUMNS, subsequent_indent="    ")
+            lines += [(line, float(FONT), tone, "normal") for line in wrapped]
+    return lines
+
+
+def _write(axes: Any, lines: list[tuple[str, float, str, str]], tall: float) -> None:
+    for axis in axes:
+        axis.set_axis_off()
+    done = 0.0
+    for text, size, colour, weight in lines:
+        # Over both columns, which the layout would take for an overflow.
+        look = {"fontsize": size, "color": colour, "weight": weight, "va": "top", "parse_math": False}
+        written = axes[0].text(0.0, 1 - done / tall, text, transform=axes[0].transAxes, **look)
+        written.set_in_layout(False)
+        done += _LARGE if size > FONT else _LINE
+
+
+def _panel(axes: Any, panel: Panel | None) -> None:
+    if panel is None:
+        axes.set_axis_off()
+        return
+    axes.set_title(panel.title)
+    axes.set_ylabel(panel.y_label)
+    if panel.is_error:
+        within_bound(axes, panel.x, panel.observed, panel.expected, panel.observed_label)
+    else:
+        expected(axes, panel.x, panel.expected, panel.expected_label)
+        observed(axes, panel.x, panel.observed, panel.observed_label)
+        mark(axes, [panel.x[i] for i in panel.marked], [panel.observed[i] for i in panel.marked], "reported")
+        _room(axes, [*panel.expected, *panel.observed])
+    step_axis(axes, math.ceil(max(panel.x, default=0.0)), panel.x_label)
+    axes.legend(loc="best")
+
+
+def _room(axes: Any, values: list[float]) -> None:
+    """Air around the points, also where all of them are alike."""
+    found = [value for value in values if math.isfinite(value)]
+    if found:
+        low, high = min(found), max(found)
+        air = 0.18 * (high - low) or 0.1 * abs(high) or 1.0
+        axes.set_ylim(low - air, high + air)
+
+
+def _flags(axes: Any, flags: Flags) -> None:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    width = max(len(row) for row in flags.observed)
+    colours = ListedColormap(["#FFFFFF", PALETTE[0]])
+    colours.set_bad("#DDDDDD")
+    for axis, values, title in ((axes[0], flags.expected, "Expected"), (axes[1], flags.observed, "Observed")):
+        table = [[*row, *([math.nan] * (width - len(row)))] for row in values]
+        axis.pcolormesh(_masked(table), cmap=colours, vmin=0, vmax=1, edgecolors=GREY, linewidth=0.6)
+        axis.set_title(f"{title}: null indicator, unconditional rows")
+        axis.set_xlabel("row of the call")
+        axis.set_ylabel("call of the network")
+        axis.set_xticks([k + 0.5 for k in range(width)], [str(k) for k in range(width)])
+        axis.set_yticks([k + 0.5 for k in range(len(values))], [str(k) for k in range(len(values))])
+        axis.invert_yaxis()
+        axis.grid(visible=False)
+        axis.axvline(flags.batch, color=INK, linewidth=1.4)
+    key = [("#FFFFFF", "conditional"), (PALETTE[0], "unconditional"), ("#DDDDDD", "no flag, or either")]
+    handles = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in key]
+    axes[1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _masked(table: list[list[float]]) -> Any:
+    import numpy as np
+
+    return np.ma.masked_invalid(np.array(table))
+
+
+def _bars(axes: Any, bars: tuple[Bar, ...]) -> None:
+    if not bars:
+        axes.set_axis_off()
+        written = axes.text(
+            0.0, 1.0, "An exact property: it holds or it does not, so there is no bound to draw.",
+            transform=axes.transAxes, fontsize=SMALL, color=GREY, va="top",
+        )  # fmt: skip
+        written.set_in_layout(False)
+        return
+    place = list(range(len(bars)))
+    sizes = [size for bar in bars for size in (bar.used, bar.allowed) if size > 0 and math.isfinite(size)]
+    low = min(sizes, default=1e-16) / 10
+    high = max(sizes, default=1.0)
+    used = [bar.used if math.isfinite(bar.used) else high * 10 for bar in bars]
+    axes.barh(place, [u - low for u in used], left=low, height=0.55, color=PALETTE[0], label="used")
+    allowed = [(p, bar.allowed) for p, bar in zip(place, bars, strict=True) if bar.allowed > 0]
+    axes.plot(
+        [a for _, a in allowed], [p for p, _ in allowed], linestyle="none", marker="|", markersize=16,
+        markeredgewidth=2.5, color=PALETTE[1], label="allowed",
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlim(low, high * 30)
+    axes.set_yticks(place, [textwrap.shorten(bar.label, 42, placeholder="...") for bar in bars])
+    axes.invert_yaxis()
+    axes.set_xlabel("error used, and what rounding allows")
+    for p, bar, size in zip(place, bars, used, strict=True):
+        times = f"{bar.used / bar.allowed:.2g} times" if bar.allowed > 0 else "allowed: 0"
+        axes.annotate(times, (size, p), xytext=(4, 0), textcoords="offset points", va="center", fontsize=SMALL)
+    axes.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0))
+
+
+def _places(page: Page) -> list[str]:
+    """The places that the bars do not name."""
+    if len(page.places) < 2 or len(page.bars) > 1:
+        return []
+    return [line for place in page.places for line in textwrap.wrap(place, 58)]
+
+
+def _list(axes: Any, places: list[str]) -> None:
+    axes.set_axis_off()
+    if places:
+        text = "\n".join(["where it was found", *places])
+        axes.text(
+            0.02, 1.0, text, transform=axes.transAxes, fontsize=SMALL, va="top", linespacing=1.35, parse_math=False
+        )
