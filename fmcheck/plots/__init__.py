@@ -1,4 +1,5 @@
 """Pictures of the native run: what the loop did against what the spec expects. Needs the extra `fmcheck[plots]`.
 
-One module a picture. Each gathers its numbers into a small dataclass first, without matplotlib, and draws them second.
+Numbers are gathered into small dataclasses first, which needs no matplotlib (`times`, `states`, `velocities`, `decoded`,
+`quantity`, `finding`), and drawn second (`draw_...`). `album` says which pictures there are.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.outcome import Finding, Outcome, Report
-from fmcheck.pictures import require, save
+from fmcheck.pictures import require, save, style
 from fmcheck.plan import Run
 from fmcheck.plots.canvas import caption
 from fmcheck.plots.decoded import decoded_states
@@ -130,7 +130,8 @@ def _finding(session: Session, outcome: Outcome) -> Any:
 
 def _written(folder: Path, name: str, draw: Callable[[], Any]) -> Picture:
     try:
-        return Picture(name=name, path=save(draw(), folder / name))
+        with style():
+            return Picture(name=name, path=save(draw(), folder / name))
     except (NotInformative, DeclarationError) as reason:
         return Picture(name=name, reason=str(reason))
     except MemoryError as error:

@@ -3,12 +3,13 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fmcheck.pictures import GREY, INK, PALETTE, SMALL, TITLE, figure
+from fmcheck.pictures import INK, PALETTE, SMALL, TITLE, figure
 from fmcheck.plan import Run
 
-__all__ = ["caption", "expected", "mark", "observed", "rows", "say", "sheet", "step_axis", "within_bound"]
+__all__ = ["Errors", "caption", "expected", "mark", "observed", "rows", "say", "sheet", "step_axis", "within_bound"]
 
 _OBSERVED, _DEVIATES = PALETTE[0], PALETTE[1]
 
@@ -65,23 +66,43 @@ def rows(axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], color
 
 
 def mark(axes: Any, x: Sequence[float], y: Sequence[float], label: str = "deviates") -> None:
-    """Crosses on what deviates."""
+    """Squares around what deviates."""
     if len(x):
-        axes.plot(x, _drawable(y), linestyle="none", marker="X", markersize=9, color=_DEVIATES, label=label, zorder=4)
+        look = {"marker": "s", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.6, "color": _DEVIATES}
+        axes.plot(x, _drawable(y), linestyle="none", label=label, zorder=4, **look)
 
 
-def within_bound(axes: Any, x: Sequence[float], error: Sequence[float], allowed: Sequence[float], name: str) -> None:
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one kind and their bounds, at places on the x axis."""
+
+    name: str
+    x: Sequence[float]
+    used: Sequence[float]
+    allowed: Sequence[float]
+    color: str = _OBSERVED
+    marker: str = "o"
+
+
+def within_bound(axes: Any, kinds: Sequence[Errors]) -> None:
     """Errors and their bounds on a log axis; zero is drawn at the lower end, and what is beyond its bound is marked."""
-    found = [e for e in (*error, *allowed) if e > 0 and math.isfinite(e)]
+    found = [e for kind in kinds for e in (*kind.used, *kind.allowed) if e > 0 and math.isfinite(e)]
     floor = 10.0 ** math.floor(math.log10(min(found)) - 1) if found else 1e-17
     axes.set_yscale("log")
-    shown = [max(e, floor) if not math.isnan(e) else e for e in error]
-    observed(axes, x, shown, label=name)
-    axes.plot(x, _drawable(allowed), color=GREY, marker="_", markersize=14, linestyle="none", label="allowed", zorder=2)
-    beyond = [i for i, (e, a) in enumerate(zip(error, allowed, strict=True)) if e > a]
-    mark(axes, [x[i] for i in beyond], [shown[i] for i in beyond])
-    if any(e == 0 for e in error):
+    beyond: list[tuple[float, float]] = []
+    for kind in kinds:
+        shown = [max(e, floor) if not math.isnan(e) else e for e in kind.used]
+        observed(axes, kind.x, shown, label=f"error of the {kind.name}", color=kind.color, marker=kind.marker)
+        look = {"color": kind.color, "marker": "_", "markersize": 16, "markeredgewidth": 1.6, "linestyle": "none"}
+        axes.plot(kind.x, _drawable(kind.allowed), label=f"allowed for the {kind.name}", zorder=2, **look)
+        over = [used > allowed for used, allowed in zip(kind.used, kind.allowed, strict=True)]
+        beyond += [(x, y) for x, y, far in zip(kind.x, shown, over, strict=True) if far]
+    mark(axes, [x for x, _ in beyond], [y for _, y in beyond], "beyond what is allowed")
+    if any(e == 0 for kind in kinds for e in kind.used):
         say(axes, f"an error of 0 is drawn at {floor:.0e}", 0.99, 0.01, va="bottom", ha="right")
+    top = max(found, default=1.0)
+    # Room for the legend above the points.
+    axes.set_ylim(floor / 2, top * (top / floor) ** 0.55)
 
 
 def step_axis(axes: Any, count: int, label: str = "step") -> None:

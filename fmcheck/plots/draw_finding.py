@@ -5,32 +5,37 @@ import textwrap
 from typing import Any
 
 from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, TITLE, figure
-from fmcheck.plots.canvas import expected, mark, observed, step_axis, within_bound
-from fmcheck.plots.finding import Bar, Flags, Page, Panel
+from fmcheck.plots.canvas import Errors, expected, mark, observed, step_axis, within_bound
+from fmcheck.plots.finding import Bar, Page
+from fmcheck.plots.quantity import Flags, Panel
 
 __all__ = ["draw_finding"]
 
 _WIDTH, _COLUMNS = 10.0, 122
-_LINE, _LARGE = 0.165, 0.25
+_LINE, _LARGE, _BAR = 0.165, 0.27, 0.42
 
 
 def draw_finding(page: Page) -> Any:
-    """Text on top, the quantity over steps below, used against allowed and the places at the bottom."""
+    """Text on top, the quantity over steps below, used against allowed at the bottom."""
     text = _lines(page)
-    tall = [sum(_LARGE if size > FONT else _LINE for _, size, _, _ in text) + 0.1]
+    tall = [sum(_LARGE if size > FONT else _LINE for _, size, _, _ in text) + 0.25]
     panels = bool(page.panels or page.flags)
     if panels:
-        tall.append(3.1)
-    tall.append(max(0.55 + 0.3 * len(page.bars), 0.35 + _LINE * (len(_places(page)) + 1), 0.8))
-    made, axes = figure(_WIDTH, sum(tall) + 0.35, len(tall), 2, height_ratios=tall)
-    _write(axes[0], text, tall[0])
+        tall.append(3.0)
+    if page.bars:
+        tall.append(0.75 + _BAR * len(page.bars))
+    made, axes = figure(_WIDTH, sum(tall) + 0.1, len(tall), 2, height_ratios=tall)
+    _write(made, axes[0], text, sum(tall) + 0.1)
     if page.flags is not None:
         _flags(axes[1], page.flags)
     elif panels:
         for panel, shown in zip(axes[1], [*page.panels, None][:2], strict=True):
             _panel(panel, shown)
-    _bars(axes[-1, 0], page.bars)
-    _list(axes[-1, 1], _places(page))
+    if page.bars:
+        below = axes[-1, 0].get_gridspec()
+        for axis in axes[-1]:
+            axis.remove()
+        _bars(made.add_subplot(below[-1, :]), page.bars)
     return made
 
 
@@ -41,8 +46,10 @@ def _lines(page: Page) -> list[tuple[str, float, str, str]]:
     parts = (
         ("found", page.message, colour),
         ("must hold", page.must_hold, INK),
-        ("where", page.where + (f"; {page.more} more like it" if page.more else ""), INK),
+        ("where", page.where, INK),
+        ("in all", f"{page.count} findings in {', '.join(page.places)}" if page.count > 1 else "", INK),
         ("likely cause", page.diagnosis, PALETTE[0]),
+        ("bound", "" if page.bars else "none: the property holds exactly or not at all", GREY),
         ("drawn", page.shown, GREY),
     )
     for name, text, tone in parts:
@@ -52,15 +59,14 @@ def _lines(page: Page) -> list[tuple[str, float, str, str]]:
     return lines
 
 
-def _write(axes: Any, lines: list[tuple[str, float, str, str]], tall: float) -> None:
-    for axis in axes:
+def _write(made: Any, spared: Any, lines: list[tuple[str, float, str, str]], tall: float) -> None:
+    """Over the whole width of the figure, on the place that two empty axes keep free."""
+    for axis in spared:
         axis.set_axis_off()
-    done = 0.0
+    done = 0.08
     for text, size, colour, weight in lines:
-        # Over both columns, which the layout would take for an overflow.
         look = {"fontsize": size, "color": colour, "weight": weight, "va": "top", "parse_math": False}
-        written = axes[0].text(0.0, 1 - done / tall, text, transform=axes[0].transAxes, **look)
-        written.set_in_layout(False)
+        made.text(0.012, 1 - done / tall, text, **look).set_in_layout(False)
         done += _LARGE if size > FONT else _LINE
 
 
@@ -71,12 +77,14 @@ def _panel(axes: Any, panel: Panel | None) -> None:
     axes.set_title(panel.title)
     axes.set_ylabel(panel.y_label)
     if panel.is_error:
-        within_bound(axes, panel.x, panel.observed, panel.expected, panel.observed_label)
+        within_bound(axes, [Errors(panel.error_of, panel.x, panel.observed, panel.expected)])
     else:
         expected(axes, panel.x, panel.expected, panel.expected_label)
+        if panel.low:
+            axes.vlines(panel.x, panel.low, panel.high, color=PALETTE[0], linewidth=1.2, label="range of the rows")
         observed(axes, panel.x, panel.observed, panel.observed_label)
         mark(axes, [panel.x[i] for i in panel.marked], [panel.observed[i] for i in panel.marked], "reported")
-        _room(axes, [*panel.expected, *panel.observed])
+        _room(axes, [*panel.expected, *panel.observed, *panel.low, *panel.high])
     step_axis(axes, math.ceil(max(panel.x, default=0.0)), panel.x_label)
     axes.legend(loc="best")
 
@@ -120,47 +128,23 @@ def _masked(table: list[list[float]]) -> Any:
 
 
 def _bars(axes: Any, bars: tuple[Bar, ...]) -> None:
-    if not bars:
-        axes.set_axis_off()
-        written = axes.text(
-            0.0, 1.0, "An exact property: it holds or it does not, so there is no bound to draw.",
-            transform=axes.transAxes, fontsize=SMALL, color=GREY, va="top",
-        )  # fmt: skip
-        written.set_in_layout(False)
-        return
     place = list(range(len(bars)))
     sizes = [size for bar in bars for size in (bar.used, bar.allowed) if size > 0 and math.isfinite(size)]
-    low = min(sizes, default=1e-16) / 10
-    high = max(sizes, default=1.0)
+    low, high = min(sizes, default=1e-16) / 10, max(sizes, default=1.0)
     used = [bar.used if math.isfinite(bar.used) else high * 10 for bar in bars]
-    axes.barh(place, [u - low for u in used], left=low, height=0.55, color=PALETTE[0], label="used")
+    axes.barh(place, [u - low for u in used], left=low, height=0.38, color=PALETTE[0], label="used")
     allowed = [(p, bar.allowed) for p, bar in zip(place, bars, strict=True) if bar.allowed > 0]
-    axes.plot(
-        [a for _, a in allowed], [p for p, _ in allowed], linestyle="none", marker="|", markersize=16,
-        markeredgewidth=2.5, color=PALETTE[1], label="allowed",
-    )  # fmt: skip
+    look = {"linestyle": "none", "marker": "|", "markersize": 16, "markeredgewidth": 2.5, "color": PALETTE[1]}
+    axes.plot([a for _, a in allowed], [p for p, _ in allowed], label="allowed", **look)
     axes.set_xscale("log")
-    axes.set_xlim(low, high * 30)
-    axes.set_yticks(place, [textwrap.shorten(bar.label, 42, placeholder="...") for bar in bars])
-    axes.invert_yaxis()
-    axes.set_xlabel("error used, and what rounding allows")
+    axes.set_xlim(low, (high / low) ** 0.3 * high)
+    axes.set_ylim(len(bars) - 0.55, -0.8)
+    axes.set_yticks([])
+    axes.set_xlabel("error, and what rounding allows")
     for p, bar, size in zip(place, bars, used, strict=True):
         times = f"{bar.used / bar.allowed:.2g} times" if bar.allowed > 0 else "allowed: 0"
         axes.annotate(times, (size, p), xytext=(4, 0), textcoords="offset points", va="center", fontsize=SMALL)
-    axes.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0))
-
-
-def _places(page: Page) -> list[str]:
-    """The places that the bars do not name."""
-    if len(page.places) < 2 or len(page.bars) > 1:
-        return []
-    return [line for place in page.places for line in textwrap.wrap(place, 58)]
-
-
-def _list(axes: Any, places: list[str]) -> None:
-    axes.set_axis_off()
-    if places:
-        text = "\n".join(["where it was found", *places])
-        axes.text(
-            0.02, 1.0, text, transform=axes.transAxes, fontsize=SMALL, va="top", linespacing=1.35, parse_math=False
-        )
+        # Above the bar: beside it a long name would take the room of the panels.
+        label = textwrap.shorten(bar.label, 60, placeholder=" …")
+        axes.annotate(label, (low, p - 0.22), xytext=(2, 1), textcoords="offset points", va="bottom", fontsize=SMALL)
+    axes.legend(loc="lower right", ncols=2, bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)

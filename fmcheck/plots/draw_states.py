@@ -57,6 +57,6 @@ def draw_decoded(decoded: Decoded, title: str, under: str) -> Any:
             panel.set_yticks([])
             panel.grid(visible=False)
     for row, prompt in enumerate(decoded.prompts):
-        lines = textwrap.wrap(textwrap.shorten(prompt, 48, placeholder=" ..."), 17)
+        lines = textwrap.wrap(textwrap.shorten(prompt, 66, placeholder=" …"), 19)
         axes[row, 0].set_ylabel("\n".join(lines), fontsize=SMALL, rotation=0, ha="right", va="center")
     return made

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from fmcheck.pictures import GREY, PALETTE
-from fmcheck.plots.canvas import expected, mark, observed, say, sheet, step_axis, within_bound
+from fmcheck.plots.canvas import Errors, expected, mark, observed, say, sheet, step_axis, within_bound
 from fmcheck.plots.times import Numbers, Steps, Told
 
 __all__ = ["draw_time_grid", "draw_told"]
@@ -27,7 +27,8 @@ def _over_steps(axes: Any, steps: Steps, told: Told, curve: tuple[Numbers, Numbe
     expected(axes, range(count + 1), steps.edges, "declared edge", linestyle="none")
     if not steps.reason:
         observed(axes, range(len(steps.passed)), steps.passed, "edge the state passed")
-    look = {"color": PALETTE[2], "marker": "^", "markersize": 5}
+    look = {"color": PALETTE[2], "marker": "^"}
+    expected(axes, told.position, told.expected, "declared evaluation time", linestyle="none", **look)
     observed(axes, told.position, told.times, "time the network was told", **look)
     axes.set_title("Flow time over the steps")
     axes.set_ylabel("flow time t (0 source, 1 data)")
@@ -44,7 +45,7 @@ def _quantiles(axes: Any, steps: Steps, told: Told) -> None:
     axes.set_title("Quantile against quantile")
     axes.set_xlabel("declared flow time")
     axes.set_ylabel("observed flow time")
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal", adjustable="box")
     axes.legend(loc="upper left")
 
 
@@ -76,14 +77,15 @@ def _beyond(steps: Steps, k: int) -> bool:
 def _errors(axes: Any, steps: Steps, told: Told) -> None:
     axes.set_title("Distance from the declaration, and what rounding allows")
     axes.set_ylabel("flow time")
-    count = min(len(steps.lengths), len(steps.taken))
-    place = [*told.position, *(k + 0.5 for k in range(count) if not steps.reason)]
-    error = [abs(a - b) for a, b in zip(told.times, told.expected, strict=True)]
-    allowed = list(told.allowed)
+    times = [abs(a - b) for a, b in zip(told.times, told.expected, strict=True)]
+    errors = [Errors("time told", told.position, times, told.allowed, PALETTE[2], "^")]
     if not steps.reason:
-        error += [abs(steps.taken[k] - steps.lengths[k]) for k in range(count)]
-        allowed += list(steps.allowed[:count])
-    within_bound(axes, place, error, allowed, "error of a time or a step size")
+        count = min(len(steps.lengths), len(steps.taken))
+        lengths = [abs(steps.taken[k] - steps.lengths[k]) for k in range(count)]
+        # Beside the times, which lie in the middle of their steps or at their start.
+        place = [k + 0.7 for k in range(count)]
+        errors.append(Errors("step size", place, lengths, steps.allowed[:count], PALETTE[0], "o"))
+    within_bound(axes, errors)
     step_axis(axes, len(steps.lengths))
     axes.legend(loc="best")
 
@@ -92,9 +94,8 @@ def draw_told(told: Told, title: str, under: str) -> Any:
     """The time argument in the user's own units, and the log-SNR of the path at those times."""
     made, axes = sheet(title, under, 10, 4.4, 1, 2)
     left, right = axes[0]
-    sign = "-" if told.slope < 0 else "+"
     _argument(left, told)
-    left.set_title(f"Time argument: {told.name} = {told.offset:g} {sign} {abs(told.slope):g} t")
+    left.set_title(f"Time argument: {told.map}")
     left.set_ylabel(f"{told.name} told to the network")
     wanted, found = told.log_snr(told.expected), told.log_snr(told.times)
     expected(right, told.position, wanted)
@@ -116,10 +117,9 @@ def _argument(axes: Any, told: Told) -> None:
     wanted, found = told.argument(told.expected), told.argument(told.times)
     expected(axes, told.position, wanted)
     low, high = told.argument(told.low), told.argument(told.high)
-    if low != high:
+    if told.low != told.high:
         axes.vlines(told.position, low, high, color=PALETTE[0], linewidth=1, label="range of the rows")
     observed(axes, told.position, found)
-    off = [i for i, (t, e, a) in enumerate(zip(told.times, told.expected, told.allowed, strict=True)) if abs(t - e) > a]
-    mark(axes, [told.position[i] for i in off], [found[i] for i in off])
-    if len(found) != told.wanted:
-        say(axes, f"{len(found)} evaluations were made, {told.wanted} are declared", 0.5, 1.0, va="top")
+    mark(axes, [told.position[i] for i in told.beyond], [found[i] for i in told.beyond])
+    if told.made != told.declared:
+        say(axes, f"{told.made} evaluations were made, {told.declared} are declared", 0.5, 1.0, va="top")

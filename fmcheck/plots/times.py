@@ -48,15 +48,15 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """The time that the network was told in every evaluation, one entry an evaluation that was made.
+    """The time that the network was told, one entry an evaluation that was made or is declared.
 
     Attributes:
         name: the spec's word for the argument; `offset`, `slope` of its map from flow time.
         position: where the evaluation lies in units of steps: 2.5 is the middle of step 2.
-        times: flow time of the first row; `low` and `high` of all rows.
-        expected: the declared flow time; NaN where more evaluations were made than are declared.
+        times: flow time of the first row; `low` and `high` of all rows; NaN for an evaluation that was not made.
+        expected: the declared flow time; NaN for an evaluation beyond those that are declared.
         allowed: how far a time may be off.
-        wanted: how many evaluations are declared.
+        made, declared: how many evaluations there are.
         sigma_min: width of the path at the data end.
     """
 
@@ -69,8 +69,20 @@ class Told:
     high: Numbers
     expected: Numbers
     allowed: Numbers
-    wanted: int
+    made: int
+    declared: int
     sigma_min: float
+
+    @property
+    def map(self) -> str:
+        """The map from flow time to the argument, as a formula."""
+        return f"{self.name} = {self.offset:g} {'-' if self.slope < 0 else '+'} {abs(self.slope):g} t"
+
+    @property
+    def beyond(self) -> tuple[int, ...]:
+        """Entries that are further off than is allowed."""
+        rows = enumerate(zip(self.times, self.expected, self.allowed, strict=True))
+        return tuple(i for i, (time, expected, allowed) in rows if abs(time - expected) > allowed)
 
     def argument(self, times: Numbers) -> Numbers:
         """Flow times in the user's own units."""
@@ -85,7 +97,7 @@ def path_log_snr(time: float, sigma_min: float) -> float:
     """`2 ln(t / (1 - (1 - s_min) t))` of the path `x_t = (1 - (1 - s_min) t) x0 + t x1`; infinite at its ends, and NaN
     outside of them."""
     noise = 1 - (1 - sigma_min) * time
-    if time < 0 or noise < 0:
+    if math.isnan(time) or time < 0 or noise < 0:
         return math.nan
     if time == 0:
         return -math.inf
@@ -141,17 +153,19 @@ def told_of(run: Run) -> Told:
         NotInformative: the calls cannot be read as evaluations, or the declared grid is that of another size.
     """
     reading, spec = run.reading, run.subject.spec
-    expected, bounds = reading.evaluation_times, time_bound(reading, reading.argument_dtype)
+    declared = reading.evaluation_times.flatten().tolist()
+    bounds = numbers(time_bound(reading, reading.argument_dtype))
+    if reading.saves_last_corrector:
+        declared = declared[:-1]
+    made = reading.evaluations
     rows: list[tuple[float, ...]] = []
-    for k, stages in enumerate(reading.steps):
-        for stage, evaluation in enumerate(stages):
-            declared = k < len(expected)
-            time = float(expected[k, stage]) if declared else math.nan
-            place = k + (_share(reading.edges, k, time) if declared else 0.0)
-            low, high = float(evaluation.time_rows.min()), float(evaluation.time_rows.max())
-            allowed = float(bounds[k, stage]) if declared else math.nan
-            rows.append((place, evaluation.time, low, high, time, allowed))
-    position, times, low_rows, high_rows, reference, slack = zip(*rows, strict=True)
+    for i in range(max(len(made), len(declared))):
+        k = i // spec.stages
+        expected, allowed = (declared[i], bounds[i]) if i < len(declared) else (math.nan, math.nan)
+        place = k + (_share(reading.edges, k, expected) if i < len(declared) else 0.0)
+        told = made[i].time_rows if i < len(made) else torch.full((1,), math.nan)
+        rows.append((place, float(told[0]), float(told.min()), float(told.max()), expected, allowed))
+    position, times, low, high, reference, slack = zip(*rows, strict=True)
     offset, slope = spec.time_map
     return Told(
         name=spec.time_argument,
@@ -159,11 +173,12 @@ def told_of(run: Run) -> Told:
         slope=slope,
         position=position,
         times=times,
-        low=low_rows,
-        high=high_rows,
+        low=low,
+        high=high,
         expected=reference,
         allowed=slack,
-        wanted=reading.case.num_steps * spec.stages,
+        made=len(made),
+        declared=len(declared),
         sigma_min=spec.sigma_min,
     )
 
