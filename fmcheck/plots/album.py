@@ -100,7 +100,7 @@ def _of_run(session: Session, run: Run) -> Iterator[tuple[str, Callable[[], Any]
             steps_of(run),
             told_of(run),
             quantile_curve(spec),
-            f"Time grid against the declared one ({spec.grid})",
+            f"Time grid against the declared one, grid = {spec.grid}",
             under,
         ),
     )

@@ -99,7 +99,7 @@ def within_bound(axes: Any, kinds: Sequence[Errors]) -> None:
         beyond += [(x, y) for x, y, far in zip(kind.x, shown, over, strict=True) if far]
     mark(axes, [x for x, _ in beyond], [y for _, y in beyond], "beyond what is allowed")
     if any(e == 0 for kind in kinds for e in kind.used):
-        say(axes, f"an error of 0 is drawn at {floor:.0e}", 0.99, 0.01, va="bottom", ha="right")
+        axes.set_ylabel(f"{axes.get_ylabel()} (0 is drawn at {floor:.0e})")
     top = max(found, default=1.0)
     # Room for the legend above the points.
     axes.set_ylim(floor / 2, top * (top / floor) ** 0.55)

@@ -200,7 +200,8 @@ def _pictures(run: Run, steps: tuple[int, ...], decoded: list[Tensor]) -> Decode
         if images.dim() == 5:
             # Video decoders return [B, channels, frames, H, W], few of them [B, frames, channels, H, W].
             first_axis = images.shape[1] == spec.image_channels
-            remark = f"first of {images.shape[2 if first_axis else 1]} frames"
+            frames = images.shape[2 if first_axis else 1]
+            remark = f"first of {frames} frames" if frames > 1 else ""
             images = images[:, :, 0] if first_axis else images[:, 0]
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise NotInformative(f"decode makes {tuple(made.shape)}, which are no pictures of 1 or 3 channels")

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, TITLE, figure
@@ -18,7 +19,7 @@ _LINE, _LARGE, _BAR = 0.165, 0.27, 0.42
 def draw_finding(page: Page) -> Any:
     """Text on top, the quantity over steps below, used against allowed at the bottom."""
     text = _lines(page)
-    tall = [sum(_LARGE if size > FONT else _LINE for _, size, _, _ in text) + 0.25]
+    tall = [sum(_LARGE if size > FONT else _LINE for _, size, _, _ in text) + 0.4]
     panels = bool(page.panels or page.flags)
     if panels:
         tall.append(3.0)
@@ -54,7 +55,9 @@ def _lines(page: Page) -> list[tuple[str, float, str, str]]:
     )
     for name, text, tone in parts:
         if text:
-            wrapped = textwrap.wrap(f"{name}: {text.replace('`', '')}", _COLUMNS, subsequent_indent="    ")
+            wrapped = textwrap.wrap(
+                f"{name}: {text.replace('`', '')}", _COLUMNS, subsequent_indent="    ", break_on_hyphens=False
+            )
             lines += [(line, float(FONT), tone, "normal") for line in wrapped]
     return lines
 
@@ -111,14 +114,20 @@ def _flags(axes: Any, flags: Flags) -> None:
         axis.set_title(f"{title}: null indicator, unconditional rows")
         axis.set_xlabel("row of the call")
         axis.set_ylabel("call of the network")
-        axis.set_xticks([k + 0.5 for k in range(width)], [str(k) for k in range(width)])
-        axis.set_yticks([k + 0.5 for k in range(len(values))], [str(k) for k in range(len(values))])
+        _ticks(axis.set_xticks, width)
+        _ticks(axis.set_yticks, len(values))
         axis.invert_yaxis()
         axis.grid(visible=False)
         axis.axvline(flags.batch, color=INK, linewidth=1.4)
     key = [("#FFFFFF", "conditional"), (PALETTE[0], "unconditional"), ("#DDDDDD", "no flag, or either")]
     handles = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in key]
     axes[1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _ticks(place: Callable[[list[float], list[str]], Any], count: int) -> None:
+    """Numbers in the middle of the cells, at most sixteen."""
+    shown = range(0, count, math.ceil(count / 16))
+    place([k + 0.5 for k in shown], [str(k) for k in shown])
 
 
 def _masked(table: list[list[float]]) -> Any:

@@ -44,7 +44,7 @@ def draw_decoded(decoded: Decoded, title: str, under: str) -> Any:
     made, axes = sheet(title, under, side * count + 1.4, tall * batch + 1.2, batch, count)
     for column, (step, edge) in enumerate(zip(decoded.steps, decoded.edges, strict=True)):
         place = "behind the last step" if column == count - 1 else f"before step {step}"
-        outside = f"{decoded.outside[column]:.0%} clipped" if decoded.outside[column] else ""
+        outside = _clipped(decoded.outside[column])
         axes[0, column].set_title("\n".join(filter(None, (place, f"t = {edge:.3g}", outside))), fontsize=SMALL)
         for row, picture in enumerate(decoded.pictures[column]):
             panel = axes[row, column]
@@ -60,3 +60,10 @@ def draw_decoded(decoded: Decoded, title: str, under: str) -> Any:
         lines = textwrap.wrap(textwrap.shorten(prompt, 66, placeholder=" …"), 19)
         axes[row, 0].set_ylabel("\n".join(lines), fontsize=SMALL, rotation=0, ha="right", va="center")
     return made
+
+
+def _clipped(share: float) -> str:
+    """Share of values outside of the declared range, which are drawn at its ends."""
+    if not share:
+        return ""
+    return f"{share:.1%} clipped" if share >= 0.001 else "< 0.1% clipped"

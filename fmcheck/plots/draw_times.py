@@ -40,7 +40,7 @@ def _quantiles(axes: Any, steps: Steps, told: Told) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, label="as declared")
     if not steps.reason:
         common = min(len(steps.edges), len(steps.passed))
-        observed(axes, steps.edges[:common], steps.passed[:common], "edges")
+        observed(axes, steps.edges[:common], steps.passed[:common], "edges", markersize=8, markerfacecolor="none")
     observed(axes, told.expected, told.times, "evaluation times", color=PALETTE[2], marker="^", markersize=5)
     axes.set_title("Quantile against quantile")
     axes.set_xlabel("declared flow time")
@@ -100,16 +100,14 @@ def draw_told(told: Told, title: str, under: str) -> Any:
     wanted, found = told.log_snr(told.expected), told.log_snr(told.times)
     expected(right, told.position, wanted)
     observed(right, told.position, found)
-    width = "" if told.sigma_min == 0 else f", s = {told.sigma_min:g}"
-    right.set_title(f"Log-SNR of the path, 2 ln(t / (1 - (1 - s) t)){width or ', s = 0'}")
+    right.set_title(f"Log-SNR of the path, 2 ln(t / (1 - (1 - s) t)), s = {told.sigma_min:g}")
     right.set_ylabel("log-SNR (natural logarithm)")
-    endless = [p for p, v in zip(told.position, found, strict=True) if math.isinf(v)]
-    if endless:
-        say(right, f"infinite at an end of the path, so no point at step {', '.join(f'{p:g}' for p in endless)}", 0.98,
-            0.03, ha="right", va="bottom")  # fmt: skip
+    endless = [f"{p:g}" for p, v in zip(told.position, found, strict=True) if math.isinf(v)]
     for axis in axes[0]:
-        step_axis(axis, math.ceil(max(told.position)) if told.position else 1)
+        step_axis(axis, math.ceil(max(told.position)))
         axis.legend(loc="best")
+    if endless:
+        right.set_xlabel(f"step (infinite at step {', '.join(endless)}, an end of the path)")
     return made
 
 

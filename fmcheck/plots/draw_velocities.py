@@ -32,12 +32,13 @@ def draw_velocities(found: Velocities, title: str, under: str) -> Any:
     _moved(moved, found)
     for panel in (branches, angle):
         step_axis(panel, len(place) - 1, "evaluation of the network")
-        panel.legend(loc="best")
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(loc="best")
     return made
 
 
 def _moved(axes: Any, found: Velocities) -> None:
-    axes.set_title(f"Combined velocity, w = {found.weight:g}")
+    axes.set_title(f"Combined velocity ({found.guidance})")
     axes.set_ylabel("root mean square of the velocity")
     if found.step:
         rows(axes, found.step, found.used, PALETTE[0], "one batch row")

@@ -27,7 +27,7 @@ class Velocities:
         step: the step that each entry of `used` belongs to.
         used: what really moved the state, its change over the declared length of the step.
         declared: what should have: the formula, by the stages of the declared solver.
-        weight: the guidance weight w; 0 is off.
+        guidance: the guidance weight in words.
         reason: why the state's changes cannot be read; empty when they can.
     """
 
@@ -38,7 +38,7 @@ class Velocities:
     step: Numbers
     used: tuple[Numbers, ...]
     declared: tuple[Numbers, ...]
-    weight: float
+    guidance: str
     reason: str = ""
 
 
@@ -63,9 +63,21 @@ def velocities_of(run: Run) -> Velocities:
         step=tuple(float(move.step) for move in moves),
         used=tuple(rms_rows(move.delta / (move.fraction * dt[move.step])) for move in moves),
         declared=tuple(rms_rows(declared_velocity(move)) for move in moves),
-        weight=reading.weight,
+        guidance=_guidance(run),
         reason=reason or "",
     )
+
+
+def _guidance(run: Run) -> str:
+    spec, weight = run.subject.spec, run.reading.weight
+    if spec.guidance_layout == "embedded":
+        return "the network is told the scale"
+    if not weight:
+        return "guidance off, w = 0"
+    low, high = spec.guidance_interval
+    between = "" if run.reading.guided_throughout else f" for t in [{low:g}, {high:g}]"
+    rescaled = ", rescaled" if spec.rescales else ""
+    return f"w = {weight:g}{between}{rescaled}"
 
 
 def declared_velocity(move: Move) -> Tensor:
