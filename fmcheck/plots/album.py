@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.outcome import Finding, Outcome, Report
 from fmcheck.pictures import require, save, style
@@ -82,7 +84,9 @@ def album(session: Session, report: Report, folder: Path) -> list[Picture]:
     for outcome in failed[:_FINDINGS]:
         made.append(_written(folder, _name_of(outcome), partial(_finding, session, outcome)))
     for outcome in failed[_FINDINGS:]:
-        made.append(Picture(name=_name_of(outcome), reason=f"{_FINDINGS} rules are drawn, and {len(failed)} failed"))
+        made.append(
+            Picture(name=_name_of(outcome), reason=f"{_FINDINGS} of {len(failed)} rules with findings are drawn")
+        )
     return made + _left_over(folder, made, report)
 
 
@@ -134,7 +138,7 @@ def _written(folder: Path, name: str, draw: Callable[[], Any]) -> Picture:
             return Picture(name=name, path=save(draw(), folder / name))
     except (NotInformative, DeclarationError) as reason:
         return Picture(name=name, reason=str(reason))
-    except MemoryError as error:
+    except (MemoryError, torch.OutOfMemoryError) as error:
         return Picture(name=name, reason=f"out of memory {error}".rstrip())
     except Exception as error:
         # The verdicts stand, whatever becomes of a picture.

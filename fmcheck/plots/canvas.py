@@ -17,7 +17,7 @@ _OBSERVED, _DEVIATES = PALETTE[0], PALETTE[1]
 def sheet(title: str, under: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> Any:
     """A figure with a title and a line under it, and its axes."""
     made, axes = figure(width, height, rows, columns, **grid)
-    made.suptitle(f"{title}\n{under}", x=0.01, ha="left", fontsize=TITLE - 1)
+    made.suptitle(f"{title}\n{textwrap.fill(under, int(12 * width))}", x=0.01, ha="left", fontsize=TITLE - 1)
     return made, axes
 
 
@@ -27,7 +27,8 @@ def caption(run: Run) -> str:
     scale = f"guidance {case.guidance_scale:g}"
     count = f"{case.num_steps} step{'s' if case.num_steps != 1 else ''}"
     size = f"batch {case.batch}, {case.height}x{case.width}"
-    return f"{run.subject.name}, run {run.name}: {count}, {scale}, {size}, seed {case.seed}, {case.dtype}"
+    ended = f"; {run.failure}" if run.failure else ""
+    return f"{run.subject.name}, run {run.name}: {count}, {scale}, {size}, seed {case.seed}, {case.dtype}{ended}"
 
 
 def expected(axes: Any, x: Sequence[float], y: Sequence[float], label: str = "expected", **style: Any) -> None:

@@ -106,8 +106,7 @@ def _flags(axes: Any, flags: Flags) -> None:
     from matplotlib.patches import Patch
 
     width = max(len(row) for row in flags.observed)
-    colours = ListedColormap(["#FFFFFF", PALETTE[0]])
-    colours.set_bad("#DDDDDD")
+    colours = ListedColormap(["#FFFFFF", PALETTE[0]]).with_extremes(bad="#DDDDDD")
     for axis, values, title in ((axes[0], flags.expected, "Expected"), (axes[1], flags.observed, "Observed")):
         table = [[*row, *([math.nan] * (width - len(row)))] for row in values]
         axis.pcolormesh(_masked(table), cmap=colours, vmin=0, vmax=1, edgecolors=GREY, linewidth=0.6)

@@ -10,6 +10,7 @@ from fmcheck.errors import DeclarationError
 from fmcheck.outcome import Report
 from fmcheck.plots import album as module
 from fmcheck.plots.album import Picture, album, folder_for_pictures
+from fmcheck.plots.canvas import caption
 from fmcheck.run import check
 from fmcheck.session import Session
 from fmcheck.subject import Subject
@@ -97,6 +98,19 @@ def test_a_solver_without_a_formula_has_all_but_its_steps(tmp_path: Path) -> Non
     assert written(made) == ALWAYS | {"log_snr.png"}
 
 
+class RaisesLate(Toy):
+    def finish(self, images: Any) -> Any:
+        raise ValueError("no pictures today")
+
+
+def test_a_run_that_raised_after_its_loop_is_drawn_and_says_so(tmp_path: Path) -> None:
+    made = pictures(toy_subject(RaisesLate), tmp_path)
+    assert written(made) == ALWAYS - {"decoded_states.png"} | {"log_snr.png"}
+    assert "no pictures today" in made["decoded_states.png"].reason
+    session = Session(toy_subject(RaisesLate))
+    assert caption(session.run(session.plan.base)).endswith("; generate raised ValueError: no pictures today")
+
+
 class Raises(Toy):
     def integrate(self, *args: Any) -> Any:
         raise ValueError("no state here")
@@ -112,7 +126,7 @@ def test_of_many_findings_the_first_are_drawn(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "_FINDINGS", 1)
     made = pictures(load_subject("mutant:uniform_grid"), tmp_path, ("FM303", "FM504"))
     assert made["finding-FM303.png"].path is not None
-    assert made["finding-FM504.png"].reason == "1 rules are drawn, and 2 failed"
+    assert made["finding-FM504.png"].reason == "1 of 2 rules with findings are drawn"
 
 
 def test_a_picture_that_breaks_says_so_and_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
