@@ -76,7 +76,12 @@ class Told:
     @property
     def map(self) -> str:
         """The map from flow time to the argument, as a formula."""
-        return f"{self.name} = {self.offset:g} {'-' if self.slope < 0 else '+'} {abs(self.slope):g} t"
+        times = "t" if abs(self.slope) == 1 else f"{abs(self.slope):g} t"
+        if self.offset == 0:
+            told = f"-{times}" if self.slope < 0 else times
+        else:
+            told = f"{self.offset:g} {'-' if self.slope < 0 else '+'} {times}"
+        return self.name if told == self.name else f"{self.name} = {told}"
 
     @property
     def beyond(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,18 @@ class TestTold:
         told = told_of(base_run(SUBJECTS["functional"]))
         assert told.times == pytest.approx((0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1), abs=ROUNDING)
         assert told.position == pytest.approx((0, 1, 1, 2, 2, 3, 3, 4))
-        assert told.map == "t = 0 + 1 t"
+
+    @pytest.mark.parametrize(
+        ("argument", "formula"),
+        [
+            ("t", "t"),
+            ("sigma", "sigma = 1 - t"),
+            ("timestep", "timestep = 1000 - 1000 t"),
+            ("log_snr", "log_snr = 4 - 8 t"),
+        ],
+    )
+    def test_the_map_as_a_formula(self, argument: Any, formula: str) -> None:
+        assert told_of(toy_run(spec=replace(SPEC, time_argument=argument))).map == formula
 
 
 class TestLogSnr:
