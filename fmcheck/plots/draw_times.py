@@ -63,9 +63,9 @@ def _lengths(axes: Any, steps: Steps) -> None:
         observed(axes, place, steps.taken, "recovered from the state")
         off = [k for k in range(min(count, len(place))) if _beyond(steps, k)]
         mark(axes, [place[k] for k in off], [steps.taken[k] for k in off])
-        unread = [k for k, length in enumerate(steps.taken) if math.isnan(length)]
+        unread = [str(k) for k, length in enumerate(steps.taken) if math.isnan(length)]
         if unread:
-            say(axes, f"not readable in step {', '.join(map(str, unread[:8]))}", 0.5, 0.97, va="top")
+            axes.set_xlabel(f"step (length not readable in {', '.join(unread[:8])})")
     axes.set_ylim(0, 1.3 * max([*steps.lengths, *(length for length in steps.taken if math.isfinite(length))]))
     axes.legend(loc="upper right", ncols=3)
 
@@ -95,7 +95,8 @@ def draw_told(told: Told, title: str, under: str) -> Any:
     made, axes = sheet(title, under, 10, 4.4, 1, 2)
     left, right = axes[0]
     _argument(left, told)
-    left.set_title(f"Time argument: {told.map}")
+    count = "" if told.made == told.declared else f"; {told.made} evaluations, declared {told.declared}"
+    left.set_title(f"Time argument: {told.map}{count}")
     left.set_ylabel(f"{told.name} told to the network")
     wanted, found = told.log_snr(told.expected), told.log_snr(told.times)
     expected(right, told.position, wanted)
@@ -115,9 +116,7 @@ def _argument(axes: Any, told: Told) -> None:
     wanted, found = told.argument(told.expected), told.argument(told.times)
     expected(axes, told.position, wanted)
     low, high = told.argument(told.low), told.argument(told.high)
-    if told.low != told.high:
+    if told.apart:
         axes.vlines(told.position, low, high, color=PALETTE[0], linewidth=1, label="range of the rows")
     observed(axes, told.position, found)
     mark(axes, [told.position[i] for i in told.beyond], [found[i] for i in told.beyond])
-    if told.made != told.declared:
-        say(axes, f"{told.made} evaluations were made, {told.declared} are declared", 0.5, 1.0, va="top")

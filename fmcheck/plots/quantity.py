@@ -124,7 +124,6 @@ def _halves(run: Run, named: frozenset[int]) -> Iterable[Panel]:
 
 
 def _argument(told: Told, marked: tuple[int, ...]) -> Panel:
-    apart = any(low < high for low, high in zip(told.low, told.high, strict=True))
     return Panel(
         title=f"Time argument: {told.map}",
         x_label="step",
@@ -133,8 +132,8 @@ def _argument(told: Told, marked: tuple[int, ...]) -> Panel:
         expected=told.argument(told.expected),
         observed=told.argument(told.times),
         marked=marked,
-        low=told.argument(told.low) if apart else (),
-        high=told.argument(told.high) if apart else (),
+        low=told.argument(told.low) if told.apart else (),
+        high=told.argument(told.high) if told.apart else (),
     )
 
 

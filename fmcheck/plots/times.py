@@ -39,12 +39,6 @@ class Steps:
     allowed: Numbers
     reason: str = ""
 
-    @property
-    def covered(self) -> Numbers:
-        """Share of the path behind every step."""
-        start = self.passed[0] if self.passed else 0.0
-        return tuple(edge - start for edge in self.passed)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
@@ -82,6 +76,11 @@ class Told:
         else:
             told = f"{self.offset:g} {'-' if self.slope < 0 else '+'} {times}"
         return self.name if told == self.name else f"{self.name} = {told}"
+
+    @property
+    def apart(self) -> bool:
+        """Whether rows of one evaluation have several times."""
+        return any(low < high for low, high in zip(self.low, self.high, strict=True))
 
     @property
     def beyond(self) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ class TestSteps:
     def test_a_missing_step_is_missing(self) -> None:
         steps = steps_of(toy_run(LastDropped))
         assert (len(steps.lengths), len(steps.taken)) == (4, 3)
-        assert steps.covered[-1] == pytest.approx(QUARTILE, abs=ROUNDING)
+        assert steps.passed[-1] == pytest.approx(QUARTILE, abs=ROUNDING)
 
     def test_a_surplus_step_is_there(self) -> None:
         steps = steps_of(toy_run(TwiceTheLastStep))
@@ -111,6 +111,7 @@ class TestTold:
         told = told_of(toy_run(LastDropped))
         assert (told.made, told.declared) == (3, 4)
         assert math.isnan(told.times[3])
+        assert not told.apart
         assert told.expected[3] == pytest.approx((QUARTILE + 1) / 2)
 
     def test_a_surplus_evaluation_has_no_declared_time(self) -> None:
@@ -124,6 +125,7 @@ class TestTold:
         # Three prompts, both halves: six rows, each 0.01 later than the one above it.
         assert [b - a for a, b in zip(told.low, told.high, strict=True)] == pytest.approx([0.05] * 4, abs=ROUNDING)
         assert told.times == pytest.approx(told.low)
+        assert told.apart
 
     def test_a_heun_sampler_is_asked_at_both_ends_of_its_steps(self) -> None:
         told = told_of(base_run(SUBJECTS["functional"]))
