@@ -21,7 +21,7 @@ SHAPES = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ("black", "gray", "white", "blue", "green", "yellow")
 POSITIONS = ("top left", "top right", "bottom left", "bottom right", "center")
 
-# sRGB in [0, 1]; every two of them are at least 0.4 apart, ten times the jitter of a colour.
+# sRGB in [0, 1]; every two of them are at least 0.35 apart, twelve times the jitter of a channel.
 PALETTE = {
     "red": (0.85, 0.12, 0.12),
     "green": (0.12, 0.60, 0.20),

@@ -33,12 +33,18 @@ def train(
     """
     recipe = recipe or Recipe()
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"seed": seed, "device": str(device), "threads": torch.get_num_threads(), "recipe": asdict(recipe)}
+    about = {"seed": seed, "device": str(device), "recipe": asdict(recipe)}
     model = TinyFlowModel(TinyConfig(seed=seed)).to(device).train()
-    _stage(autoencoder_stage(model, recipe), seed, folder, about, on_step)
-    cache = latents(model.autoencoder, recipe.pictures, model.config.native_size, model.device)
-    _stage(text_stage(model, recipe, cache, seed), seed, folder, about, on_step)
-    _stage(velocity_stage(model, recipe, cache), seed, folder, about, on_step)
+    threads = torch.get_num_threads()
+    # Sums over several threads depend on how many there are; and the layers are so small that more hardly pay.
+    torch.set_num_threads(1)
+    try:
+        _stage(autoencoder_stage(model, recipe), seed, folder, about, on_step)
+        cache = latents(model.autoencoder, recipe.pictures, model.config.native_size, model.device)
+        _stage(text_stage(model, recipe, cache, seed), seed, folder, about, on_step)
+        _stage(velocity_stage(model, recipe, cache), seed, folder, about, on_step)
+    finally:
+        torch.set_num_threads(threads)
     return model.eval()
 
 
