@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.errors import DeclarationError
+from fmcheck.golden import Golden
 
 __all__ = ["Judge"]
 
@@ -20,14 +21,17 @@ class Judge:
             range, and N prompts. Returns scores in [0, 1], each `[N]`, by the name of what they measure.
         headline: the name of the score by which settings are ranked.
         prompts: prompts that the judge understands and that the model was not trained on, in a fixed order.
+        golden: scores of the first of these prompts, made when the pictures were known to be right: rule FM609 compares
+            new ones with them.
 
     Raises:
-        DeclarationError: no function, no headline, or prompts that are no texts.
+        DeclarationError: no function, no headline, prompts that are no texts, or golden scores of other prompts.
     """
 
     score: Callable[[Sequence[str], Tensor], Mapping[str, Tensor]]
     headline: str
     prompts: tuple[str, ...]
+    golden: Golden | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.score):
@@ -38,6 +42,21 @@ class Judge:
             raise DeclarationError(f"Judge: prompts: expected a tuple of texts; found {self.prompts!r}")
         if not all(isinstance(prompt, str) for prompt in self.prompts):
             raise DeclarationError("Judge: prompts: expected texts only")
+        self._check_golden()
+
+    def _check_golden(self) -> None:
+        golden = self.golden
+        if golden is None:
+            return
+        if not isinstance(golden, Golden):
+            raise DeclarationError(f"Judge: golden: expected a Golden; found {type(golden).__name__}")
+        if self.headline not in golden.scores:
+            raise DeclarationError(f"Judge: golden: no score {self.headline!r}; make the golden scores again")
+        if golden.prompts != self.prompts[: len(golden.prompts)]:
+            raise DeclarationError(
+                f"Judge: golden: its {len(golden.prompts)} prompts are not the first of the judge's; make the golden "
+                "scores again"
+            )
 
     def __call__(self, prompts: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         """Scores by name, each float64 `[N]`, the headline among them.

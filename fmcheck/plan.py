@@ -348,6 +348,27 @@ class Plan:
         case = case.but(prompts=self.native.prompts[:4], seed=self.native.seed, num_steps=1, guidance_scale=scale)
         return self._wish("few-prompts", case=case.with_batch(64))
 
+    @property
+    def golden(self) -> Wish:
+        """The pictures that the judge has golden scores of.
+
+        Raises:
+            NotInformative: it has none.
+        """
+        judge = self.subject.judge
+        golden = None if judge is None else judge.golden
+        if golden is None:
+            raise NotInformative("there are no golden scores")
+        case = self.native.but(
+            prompts=golden.prompts,
+            guidance_scale=golden.guidance_scale,
+            num_steps=golden.num_steps,
+            height=golden.height,
+            width=golden.width,
+            seed=golden.seed,
+        )
+        return self._wish("golden", case=case)
+
     def describe(self) -> Mapping[str, Case]:
         """Name and case of the plain runs, for reports."""
         return {wish.name: wish.case for wish in self.plain}

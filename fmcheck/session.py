@@ -214,6 +214,9 @@ class Session:
             if need == "other_device":
                 if other_device(self.subject.case.device) is None:
                     return "this machine has no CUDA or MPS device"
+            elif need == "golden":
+                if refusal := _without_golden(self.subject):
+                    return refusal
             elif not provides(self.subject, need):
                 return f"the subject declares no {need!r}"
         if rule.on_ranks and self._ranks.refusal:
@@ -282,6 +285,21 @@ def provides(subject: Subject, need: str) -> bool:
     if role == "entry":
         return subject.entry is not None
     return role in subject.points
+
+
+def _without_golden(subject: Subject) -> str:
+    """Why there are no golden scores to compare with; empty when there are."""
+    judge, case = subject.judge, subject.case
+    if judge is None:
+        return "the subject declares no 'judge'"
+    if judge.golden is None:
+        return "the subject's judge has no 'golden' scores"
+    made, asked = (judge.golden.height, judge.golden.width), (case.height, case.width)
+    if made != asked:
+        return f"the golden scores are those of {made[0]}x{made[1]}, and this is {asked[0]}x{asked[1]}"
+    if case.dtype != subject.dtypes[0]:
+        return f"the golden scores are those of {subject.dtypes[0]}, and this is {case.dtype}"
+    return ""
 
 
 def _check_available(case: Case, subject: Subject) -> None:

@@ -14,7 +14,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # A module may import from lower floors and from its own.
 FLOORS = [
     {"errors", "values"},
-    {"processes", "judge", "pictures"},
+    {"processes", "golden", "pictures"},
+    {"judge"},
     {"tensors", "spec", "case"},
     {"subject", "scenario"},
     {"flow"},
@@ -29,6 +30,7 @@ FLOORS = [
     {"fuzz"},
     {"run"},
     {"power", "sweep", "plots"},
+    {"gallery"},
     {"subjects", "mutants", "config", "report"},
     {"experiment"},
     {"repro"},

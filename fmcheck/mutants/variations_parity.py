@@ -29,6 +29,19 @@ def inference_mode_inside(subject: Subject) -> Subject:
 
 
 @variation()
+def noise_in_another_order(subject: Subject) -> Subject:
+    """The text latent takes the caller's random numbers from the last to the first: another draw of the same law."""
+
+    def change(model: TinyFlowModel) -> None:
+        def drawn(draw: Any, mu: Tensor, log_var: Tensor, generator: Any) -> Any:
+            return draw(mu.flip(1), log_var.flip(1), generator).flip(1)
+
+        wrap(model.text_encoder, "reparametrise", drawn)
+
+    return remodel(subject, "noise_in_another_order", change)
+
+
+@variation()
 def update_by_a_product_without_autocast(subject: Subject) -> Subject:
     """The update is a matrix product, for which autocast is switched off."""
 

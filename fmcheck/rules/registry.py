@@ -42,7 +42,7 @@ FAMILIES: Mapping[str, str] = {
 _CODE = re.compile(r"[A-Z]{2,4}\d{3}$")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*$")
 # What `needs` may name besides observation points and their arguments.
-_PARTS = ("entry", "tokenize", "pad", "masked", "loss", "generate_rank", "shard", "other_device")
+_PARTS = ("entry", "tokenize", "pad", "masked", "loss", "generate_rank", "shard", "other_device", "golden")
 _KINDS = ("generate", "loss")
 
 

@@ -1,14 +1,17 @@
 """The built-in tiny model as a subject: the default of the command line, and an example to copy."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from fmcheck import tiny
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
+from fmcheck.golden import read_golden
 from fmcheck.judge import Judge
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import Request, Subject
@@ -16,7 +19,10 @@ from fmcheck.tiny import TinyConfig, TinyFlowModel, build
 from fmcheck.tiny.judge import score
 from fmcheck.tiny.scenes import scenes
 
-__all__ = ["subject", "tokenize"]
+__all__ = ["GOLDEN", "subject", "tokenize"]
+
+# Scores of the trained model; a file, since only a training makes them new.
+GOLDEN = Path(tiny.__file__).parent / "trained" / "golden.json"
 
 
 def tokenize(model: TinyFlowModel, prompts: list[str]) -> Mapping[str, Tensor]:
@@ -101,5 +107,10 @@ subject = Subject(
     spec=FlowSpec(sigma_min=_CONFIG.sigma_min, latent_scale=_CONFIG.latent_scale, latent_shift=_CONFIG.latent_shift),
     case=Case(),
     dtypes=("float32", "bfloat16"),
-    judge=Judge(score=score, headline="score", prompts=tuple(str(scene) for scene in scenes("held_out")[:96])),
+    judge=Judge(
+        score=score,
+        headline="score",
+        prompts=tuple(str(scene) for scene in scenes("held_out")[:96]),
+        golden=read_golden(GOLDEN),
+    ),
 )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fmcheck.judge import Judge
-from fmcheck.sweep.student import quantile
 from fmcheck.sweep.summary import Estimate, Row
+from fmcheck.tolerance.student import quantile
 
 __all__ = ["ALPHA", "FACTOR", "Advice", "Comparison", "Observation", "advise", "compared"]
 

@@ -6,6 +6,7 @@ dtype, half its eps; `gamma(n) = n u / (1 - n u)` bounds the relative error of `
 
 from fmcheck.tolerance.closure import closure_bound
 from fmcheck.tolerance.codec import image_bound, range_bound, reconstructs, round_trip_bound, scale_bound, unscale_bound
+from fmcheck.tolerance.exchange import Drop, drop_of, drop_shows
 from fmcheck.tolerance.moves import FitErrors, fit_bound, fit_errors, move_bound, short_bound, sums_show_digits
 from fmcheck.tolerance.shadow import Shadow, end_bound, shadow
 from fmcheck.tolerance.statistics import (
@@ -22,11 +23,13 @@ from fmcheck.tolerance.statistics import (
     signed_mean_bound,
     signed_sum_bound,
 )
+from fmcheck.tolerance.student import quantile as student_quantile
 from fmcheck.tolerance.times import argument_bound, rounding_shows, step_bound, time_bound, told_bound
 from fmcheck.tolerance.training import implied_bound, path_bound, target_bound
 from fmcheck.tolerance.units import EXPLAINED, coarser, gamma, half_digits, unit_roundoff
 
 __all__ = [
+    "Drop",
     "EXPLAINED",
     "FALSE_ALARM_BUDGET",
     "FitErrors",
@@ -39,6 +42,8 @@ __all__ = [
     "block_shows",
     "closure_bound",
     "coarser",
+    "drop_of",
+    "drop_shows",
     "exchange_shows",
     "fit_bound",
     "fit_errors",
@@ -62,6 +67,7 @@ __all__ = [
     "signed_mean_bound",
     "signed_sum_bound",
     "step_bound",
+    "student_quantile",
     "sums_show_digits",
     "target_bound",
     "time_bound",

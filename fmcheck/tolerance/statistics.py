@@ -31,6 +31,7 @@ STATISTICAL_TESTS: Mapping[str, int] = MappingProxyType(
     {
         "FM406": 2,  # place and width of the text latent
         "FM407": 4,  # law, and squares and products, of the noise in sampling and in training
+        "FM609": 2,  # fall of the score of pictures, and of all of its parts
         "FM902": 1,  # law of the times
         "FM905": 4,  # share of null rows, law of their times, whether they are a block, whether they are exchanged
     }

@@ -8,8 +8,8 @@ from scipy import stats
 
 from fmcheck.judge import Judge
 from fmcheck.sweep.recommend import advise, compared
-from fmcheck.sweep.student import coverage, quantile
 from fmcheck.sweep.summary import Row, estimate
+from fmcheck.tolerance.student import coverage, quantile
 from tests.sweep.toys import likes_03
 
 

@@ -1,0 +1,100 @@
+"""FM6, continued: pictures still show what their prompts ask for, as a judge sees it."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from fmcheck.golden import Golden
+from fmcheck.plan import Run
+from fmcheck.rules.evidence import given, measured, require, require_finite, within
+from fmcheck.rules.registry import Check, rule
+from fmcheck.tensors import describe
+from fmcheck.tolerance import SHARE, drop_of, drop_shows, student_quantile
+
+# Of the interval that is told; what decides is the exact test.
+_CONFIDENCE = 0.95
+# Prompts and scores that a diagnosis names.
+_WORST = 3
+
+
+@rule(
+    "FM609",
+    "worse-pictures",
+    needs=("velocity", "golden"),
+    wishes=lambda plan: {"golden": plan.golden},
+    costly="makes and judges the pictures of the golden scores, which takes a few seconds on a small model",
+)
+def worse_pictures(runs: Mapping[str, Run]) -> Iterator[Check]:
+    """Pictures score no lower than the golden scores of the same prompts: `mean(new) >= mean(golden)`, but for luck.
+
+    How it goes wrong: what is consistent and still wrong. Two words exchange their embeddings, a tokenizer maps `left`
+    to `right`, a layer is not in the checkpoint and keeps its random start, a block is skipped, `log_var` is used as a
+    standard deviation in training and sampling alike. Every number agrees with every other; only the picture is wrong.
+
+    Checked: one run with the prompts, the seed and the settings of the golden scores, judged by the subject's judge:
+    the mean of the headline score, and of every other one, against those of several seeds, paired by prompt, by an
+    exact permutation test that holds for correct code with any other noise (`fmcheck.tolerance.exchange`). All
+    statistical rules together raise at most one false alarm in a million runs. It cannot see what the judge does not,
+    nor a fall that luck explains: with 8 golden seeds, at least 8 prompts must fall. Not informative where no fall
+    could show.
+
+    Fix: look at the pictures of the prompts that fell most, and at the score that fell most; if a change was meant to
+    change the pictures, make the golden scores again (`fmcheck tiny golden` for the tiny model). Source: Fisher, The
+    Design of Experiments (1935), section 21, for the test; GenEval, arXiv 2310.11513, for scores by attribute.
+    """
+    run = runs["golden"]
+    judge = given(run.subject.judge, "the subject declares no judge")
+    golden = given(judge.golden, "there are no golden scores")
+    images, (low, high) = run.result, run.subject.spec.image_range
+    shaped = images.dim() == 4 and len(images) == len(golden.prompts) and images.is_floating_point()
+    require(shaped, f"generate returned {describe(images)} for {len(golden.prompts)} prompts (see FM702)")
+    require_finite(images)
+    require(
+        drop_shows(golden.scores[judge.headline]),
+        f"the golden scores have a mean of {golden.mean(judge.headline):.3g}: even pictures with nothing right would be"
+        " no lower than luck explains; more seeds, more prompts or a better model are needed",
+    )
+    # As a viewer sees them: values outside of the range are FM703's.
+    scores = judge(golden.prompts, images.clamp(low, high))
+    yield measured(f"{judge.headline} {_compared(golden, judge.headline, scores[judge.headline])}")
+    # The headline first; its parts share what one test may have.
+    parts = [name for name in golden.scores if name != judge.headline and name in scores]
+    for name in [judge.headline, *parts]:
+        share = SHARE if name == judge.headline else SHARE / len(parts)
+        drop = drop_of(golden.scores[name], scores[name].tolist(), share)
+        yield within(
+            drop.used,
+            drop.allowed,
+            f"pictures have a mean {name} of {_compared(golden, name, scores[name])}; a fall by more than "
+            f"{drop.allowed:.3f} is no luck (chance of this one {drop.chance:.1g})",
+            where=f"{len(golden.prompts)} prompts, seed {golden.seed}, paired with {golden.seeds} golden seeds",
+            diagnosis=lambda name=name: _explain(golden, name, judge.headline, scores),  # type: ignore[misc]
+        )
+
+
+def _apart(golden: Golden, name: str, new: Tensor) -> list[float]:
+    """New scores minus the mean golden score of the same prompt, `[N]`."""
+    before = [statistics.fmean(column) for column in zip(*golden.scores[name], strict=True)]
+    return [value - old for value, old in zip(new.tolist(), before, strict=True)]
+
+
+def _compared(golden: Golden, name: str, new: Tensor) -> str:
+    apart = _apart(golden, name, new)
+    text = f"{float(new.mean()):.3f} where the golden one is {golden.mean(name):.3f}: {statistics.fmean(apart):+.3f}"
+    if len(apart) > 1:
+        half = student_quantile(1 - _CONFIDENCE, len(apart) - 1) * statistics.stdev(apart) / math.sqrt(len(apart))
+        text += f" ± {half:.3f} ({_CONFIDENCE:.0%}, Student's t over the prompts)"
+    return text
+
+
+def _explain(golden: Golden, name: str, headline: str, scores: Mapping[str, Tensor]) -> str:
+    """Which parts of the score fell most, and on which prompts."""
+    changes = {part: float(scores[part].mean()) - golden.mean(part) for part in golden.scores if part in scores}
+    fallen = sorted((change, part) for part, change in changes.items() if part != headline and change < 0)[:_WORST]
+    parts = ", ".join(f"{part} from {golden.mean(part):.2f} to {golden.mean(part) + c:.2f}" for c, part in fallen)
+    apart = _apart(golden, name, scores[name])
+    worst = sorted(range(len(apart)), key=apart.__getitem__)[:_WORST]
+    prompts = "; ".join(f"{golden.prompts[i]!r} ({apart[i]:+.2f})" for i in worst)
+    return f"fell most: {parts or name}; worst prompts: {prompts}"
