@@ -21,6 +21,7 @@ from fmcheck.cli_fuzz import fuzz
 from fmcheck.cli_power import power
 from fmcheck.cli_replay import replay
 from fmcheck.cli_sweep import ManyValues, sweep
+from fmcheck.cli_tiny import tiny_app
 from fmcheck.errors import DeclarationError, ForeignRuleError
 
 __all__ = ["app", "main"]
@@ -170,6 +171,7 @@ app.command()(power)
 app.command()(replay)
 app.command(cls=ManyValues)(sweep)
 app.add_typer(exp_app, name="exp")
+app.add_typer(tiny_app, name="tiny")
 
 
 def main() -> None:

@@ -1,0 +1,41 @@
+"""`fmcheck tiny`: what is made of the tiny model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["tiny_app"]
+
+tiny_app = typer.Typer(
+    help="The tiny model: its golden scores, and what defects do to its pictures.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@tiny_app.command()
+def golden(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write; by default the one in the package.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(metavar="N", min=1, help="Held-out prompts.")] = 96,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Seeds of every prompt.")] = 8,
+) -> None:
+    """Make the golden scores that rule FM609 compares with: after a training, or a change that was meant."""
+    from fmcheck import commands_tiny as command
+
+    raise typer.Exit(command.golden(output, prompts=prompts, seeds=seeds))
+
+
+@tiny_app.command()
+def gallery(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these defects, beside the clean model.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For picture, numbers and table.")] = Path("fmcheck-gallery"),
+    prompts: Annotated[int, typer.Option(metavar="N", min=1, help="Held-out prompts of every score.")] = 24,
+) -> None:
+    """Show what the development log's defects do to pictures, what they score, and which rule catches each."""
+    from fmcheck import commands_tiny as command
+
+    raise typer.Exit(command.gallery(out, prompts=prompts, names=names or []))
