@@ -8,11 +8,26 @@ import typer
 __all__ = ["tiny_app"]
 
 tiny_app = typer.Typer(
-    help="The tiny model: its golden scores, and what defects do to its pictures.",
+    help="The tiny model: its training, its golden scores, and what defects do to its pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@tiny_app.command()
+def train(
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="For checkpoints, log, weights and card; a stopped training goes on here."),
+    ] = Path("fmcheck-training"),
+    device: Annotated[str, typer.Option(help="Torch device, as cuda:0.")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
+) -> None:
+    """Train the tiny model from nothing, and measure it on held-out prompts."""
+    from fmcheck.commands_train import train_tiny
+
+    train_tiny(out, device=device, seed=seed)
 
 
 @tiny_app.command()

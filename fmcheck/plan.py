@@ -287,6 +287,12 @@ class Plan:
         case = self.native.but(prompts=prompts[1:] + prompts[:1])
         return self._wish("permuted", case=case, rotates_text_of=self.base)
 
+    @cached_property
+    def rotated(self) -> Wish:
+        """The prompts in rotated order, and nothing else changed: every row keeps the noise of its place."""
+        prompts = self.native.prompts
+        return self._wish("rotated", case=self.native.but(prompts=prompts[1:] + prompts[:1]))
+
     def fault(self, role: str) -> Wish:
         """An exception inside an observation point."""
         return self._wish(f"fault-in-{role}", disturbances=(raise_in(role),))

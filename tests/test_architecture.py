@@ -46,6 +46,7 @@ FLOORS = [
         "commands_replay",
         "commands_sweep",
         "commands_tiny",
+        "commands_train",
         "commands_init",
         "pytest_plugin",
     },

@@ -11,10 +11,18 @@ from fmcheck.mutants.surgery import bind, wrap
 from fmcheck.subject import Subject
 from fmcheck.tiny import TinyFlowModel
 
-__all__ = ["Draw", "normal", "with_noise_start"]
+__all__ = ["Draw", "Push", "conditional", "normal", "with_noise_start"]
 
 # The source `[B, C, h, w]` of a shape and the caller's generator; the flag says whether it is drawn for training.
 Draw = Callable[[tuple[int, ...], torch.Generator, bool], Tensor]
+
+# Share of the prompt's push that each row of the network gets, `[N]`, of the null indicator `[N]`.
+Push = Callable[[Tensor], Tensor]
+
+
+def conditional(null: Tensor) -> Tensor:
+    """The prompt moves the conditional rows only."""
+    return ~null
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator, training: bool) -> Tensor:
@@ -22,7 +30,7 @@ def normal(shape: tuple[int, ...], generator: torch.Generator, training: bool) -
     return torch.randn(shape, generator=generator)
 
 
-def _install(model: TinyFlowModel, draw: Draw) -> None:
+def _install(model: TinyFlowModel, draw: Draw, push: Push) -> None:
     handed: list[torch.Generator] = []
     told: list[Tensor] = []
 
@@ -37,14 +45,16 @@ def _install(model: TinyFlowModel, draw: Draw) -> None:
         return draw(shape, handed[0], torch.is_grad_enabled()).to(features)
 
     def moved(forward: Any, x: Tensor, times: Tensor, null: Tensor) -> Any:
-        push = told[0].repeat(len(x) // len(told[0]), 1) * ~null.unsqueeze(1)
-        return forward(x, times, null) + push[:, :, None, None].to(x.dtype)
+        pushed = told[0].repeat(len(x) // len(told[0]), 1) * push(null).unsqueeze(1)
+        return forward(x, times, null) + pushed[:, :, None, None].to(x.dtype)
 
     wrap(model.text_encoder, "forward", text)
     bind(model, "initial_state", start)
     wrap(model.fm_transformers, "forward", moved)
 
 
-def with_noise_start(subject: Subject, name: str, draw: Draw = normal, /, **spec: Any) -> Subject:
+def with_noise_start(
+    subject: Subject, name: str, draw: Draw = normal, push: Push = conditional, /, **spec: Any
+) -> Subject:
     """The tiny subject whose flow starts at what `draw` returns, with these fields of its spec replaced."""
-    return remodel(subject, name, lambda model: _install(model, draw), initial_state="noise", **spec)
+    return remodel(subject, name, lambda model: _install(model, draw, push), initial_state="noise", **spec)

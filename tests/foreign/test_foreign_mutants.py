@@ -11,7 +11,12 @@ from tests.foreign.subjects import SUBJECTS
 from tests.foreign.unseen import UNSEEN
 
 FAST = {"functional", "wrapped"}
-FAST_DEFECTS = [("flux", "shift left out"), ("data", "halves swapped"), ("lists", "not negated")]
+FAST_DEFECTS = [
+    ("flux", "shift left out"),
+    ("data", "halves swapped"),
+    ("lists", "not negated"),
+    ("wrapped", "texts in the other order"),
+]
 
 
 def _found(subject: str) -> list[str]:
@@ -74,10 +79,5 @@ def _share_found() -> float:
     return 1 - len(UNSEEN) / len(MUTANTS)
 
 
-def test_more_than_five_of_six_defects_are_found() -> None:
-    assert _share_found() > 5 / 6
-
-
-@pytest.mark.xfail(reason="115 of 132; the four of the null half would make it 119")
 def test_nine_of_ten_defects_are_found() -> None:
     assert _share_found() >= 0.9

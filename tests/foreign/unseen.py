@@ -2,16 +2,11 @@
 
 __all__ = ["UNSEEN"]
 
-_NULL_HALF = "no rule asks whether the unconditional prediction depends on the prompts when no null indicator is told"
 _NULL_ROWS = "which rows of a loss are unconditional is read from `velocity.null`, which these networks are not told"
 _OWN_DTYPE = "the state is seen in the network's dtype alone, after a cast (FM502 says so); there is no `sample` point"
 
 # (subject, defect): the reason.
 UNSEEN = {
-    ("sd3", "pooled halves in the other order"): _NULL_HALF,
-    ("tokens", "the prompt's mask on the empty one"): _NULL_HALF,
-    ("video", "the prompt's mask on the negative one"): _NULL_HALF,
-    ("wrapped", "texts in the other order"): _NULL_HALF,
     ("sd3", "prompts never dropped in training"): _NULL_ROWS,
     ("video", "prompts never dropped in training"): _NULL_ROWS,
     ("functional", "another null than in training"): _NULL_ROWS,
