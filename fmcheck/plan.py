@@ -355,16 +355,12 @@ class Plan:
         return self._wish("few-prompts", case=case.with_batch(64))
 
     @property
-    def golden(self) -> Wish:
-        """The pictures that the judge has golden scores of.
-
-        Raises:
-            NotInformative: it has none.
-        """
+    def golden(self) -> Wish | None:
+        """The pictures that the judge has golden scores of; None where it has none."""
         judge = self.subject.judge
         golden = None if judge is None else judge.golden
         if golden is None:
-            raise NotInformative("there are no golden scores")
+            return None
         case = self.native.but(
             prompts=golden.prompts,
             guidance_scale=golden.guidance_scale,

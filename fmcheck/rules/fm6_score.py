@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from fmcheck.golden import Golden
-from fmcheck.plan import Run
+from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import given, measured, require, require_finite, within
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tensors import describe
@@ -19,11 +19,15 @@ _CONFIDENCE = 0.95
 _WORST = 3
 
 
+def _golden_run(plan: Plan) -> dict[str, Wish]:
+    return {} if plan.golden is None else {"golden": plan.golden}
+
+
 @rule(
     "FM609",
     "worse-pictures",
     needs=("velocity", "golden"),
-    wishes=lambda plan: {"golden": plan.golden},
+    wishes=_golden_run,
     costly="makes and judges the pictures of the golden scores, which takes a few seconds on a small model",
 )
 def worse_pictures(runs: Mapping[str, Run]) -> Iterator[Check]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fmcheck.gallery.golden import make_golden
 from fmcheck.golden import Golden
 from fmcheck.judge import Judge
+from fmcheck.plan import Plan
 from fmcheck.rules import get_rule
 from fmcheck.run import Outcome, Session, check
 from fmcheck.subject import Subject
@@ -161,6 +162,11 @@ def test_it_is_skipped_without_judge_golden_size_or_dtype(toy: Subject) -> None:
     assert "64x64, and this is 64x128" in reason(toy.but(case=toy.case.but(width=128)))
     halves = toy.but(dtypes=("float32", "bfloat16"), case=toy.case.but(dtype="bfloat16"))
     assert "float32, and this is bfloat16" in reason(halves)
+
+
+def test_without_golden_scores_there_is_no_run_to_list(toy: Subject) -> None:
+    assert get_rule("FM609").wishes(Plan(toy.but(judge=None))) == {}
+    assert list(get_rule("FM609").wishes(Plan(toy))) == ["golden"]
 
 
 def test_it_waits_to_be_asked(toy: Subject) -> None:
