@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from fmcheck import pictures
-from fmcheck.commands import progress, stdout
+from fmcheck.commands import progress, stdout, width_of
 from fmcheck.gallery import exhibit
 from fmcheck.gallery.entries import entries
 from fmcheck.gallery.files import write_files
 from fmcheck.gallery.golden import make_golden
-from fmcheck.gallery.page import gallery_json, gallery_markdown
+from fmcheck.gallery.page import gallery_json, gallery_markdown, gallery_page
 from fmcheck.gallery.picture import save_gallery
 from fmcheck.subject import Subject
 from fmcheck.subjects import load_subject
@@ -44,10 +44,9 @@ def gallery(folder: Path, *, prompts: int, names: list[str], subject: Subject | 
     subject, chosen = subject or load_subject("tiny"), entries(names)
     with progress(len(chosen), "defects", left=True) as (say, advance):
         made = exhibit.gallery(subject, chosen, prompts=prompts, on_entry=say, on_done=advance)
-    table = gallery_markdown(made)
-    write_files({"gallery.md": table.encode(), "gallery.json": f"{gallery_json(made)}\n".encode()}, folder)
+    table, numbers = gallery_markdown(made), f"{gallery_json(made)}\n"
+    write_files({"gallery.md": table.encode(), "gallery.json": numbers.encode()}, folder)
     save_gallery(made, folder / "gallery.png")
-    console = stdout()
-    console.print(table, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"written {folder / 'gallery.png'}, gallery.json, gallery.md", soft_wrap=True, highlight=False)
+    console, written = stdout(), f"{folder / 'gallery.png'}, gallery.json, gallery.md"
+    gallery_page(made, width=width_of(console), written=written).show(console)
     return 0

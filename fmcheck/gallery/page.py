@@ -4,14 +4,17 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from fmcheck.case import Case
 from fmcheck.gallery.exhibit import Exhibit, Gallery
 from fmcheck.gallery.intervals import Estimate
 from fmcheck.report.json import SCHEMA, finite
+from fmcheck.report.layout import Page
 
-__all__ = ["COLUMNS", "gallery_json", "gallery_markdown", "note", "times"]
+__all__ = ["COLUMNS", "gallery_json", "gallery_markdown", "gallery_page", "note", "times"]
 
 # The judge's scores that are shown: the headline, everything right, and background, colour and place right.
 COLUMNS = ("score", "full", "basic")
+_LABEL = 23
 
 
 def gallery_markdown(made: Gallery) -> str:
@@ -29,14 +32,36 @@ def gallery_markdown(made: Gallery) -> str:
             note(exhibit),
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    text = (
+    return "\n".join([*lines, "", _settings(case)]) + "\n"
+
+
+def _settings(case: Case) -> str:
+    return (
         f"{case.batch} held-out prompts, the same noise for every row (seed {case.seed}), {case.num_steps} steps, "
         f"guidance {case.guidance_scale:g}, {case.height}x{case.width}. In brackets 95% intervals: Wilson's for shares "
         "of pictures, Student's t for means and for what they lost to the clean model, paired by prompt. `score`: "
         "share of the attributes that are right; `full`: share of the pictures with all six right; `basic`: with "
         "background, colour and position right. The number of a defect is its line in the development log."
     )
-    return "\n".join([*lines, "", text]) + "\n"
+
+
+def gallery_page(made: Gallery, *, width: int, written: str) -> Page:
+    """A line an entry: label, mean score, what it lost, which rule catches it; and what to make of it."""
+    page = Page(width)
+    page.line((f"  {'defect':<{_LABEL}} {'score':>5} {'full':>5}  {'lost, 95% interval':<21} caught, x bound", "bold"))
+    for exhibit in made.exhibits:
+        means = [exhibit.estimate(name) for name in ("score", "full")]
+        numbers = " ".join(f"{'–' if mean is None else f'{mean.mean:.2f}':>5}" for mean in means)
+        lost = _change(exhibit.lost["score"] if exhibit.lost else None)
+        line = f"  {exhibit.entry.label:<{_LABEL}} {numbers}  {lost:<21} {_catch(exhibit).replace(' times its bound', 'x')}"
+        page.line((line.rstrip(), "yellow" if exhibit.seen_by("score") is False else ""))
+        if note(exhibit):
+            page.text(note(exhibit), indent=4, style="dim")
+    page.blank()
+    page.text(_settings(made.case), style="dim")
+    page.blank()
+    page.text(written, label="written", label_style="dim")
+    return page
 
 
 def note(exhibit: Exhibit) -> str:
@@ -55,10 +80,10 @@ def note(exhibit: Exhibit) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """`at 96,500 times its bound`, or that the rule holds exactly or not at all."""
+    """`96,500 times its bound`, or that the rule holds exactly or not at all."""
     if ratio is None:
         return "exact"
-    digits = f"{float(f'{ratio:.3g}'):,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+    digits = f"{float(f'{ratio:.3g}'):,.0f}" if 100 <= ratio < 1e6 else f"{ratio:.3g}"
     return f"{digits} times its bound"
 
 

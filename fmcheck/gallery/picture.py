@@ -38,7 +38,7 @@ def gallery_picture(made: Gallery) -> Any:
             axis.set_visible(False)
         figure_.suptitle(
             f"{made.prompt}, seed {case.seed}\nscore: mean of {case.batch} prompts; "
-            "then the rule that catches the defect; orange: the score does not see it",
+            "then the rule that catches the defect; orange, *: the score does not see it",
             fontsize=FONT,
         )
     return figure_
@@ -92,10 +92,11 @@ def _said(exhibit: Exhibit) -> str:
 
 def _second_line(exhibit: Exhibit) -> str:
     score = exhibit.estimate("score")
-    found = "no score" if score is None else f"score {score.mean:.2f}"
+    mark = "*" if exhibit.seen_by("score") is False else ""
+    found = "no score" if score is None else f"score {score.mean:.2f}{mark}"
     return found if exhibit.caught is None else f"{found}, {exhibit.caught.code}"
 
 
 def _ink(exhibit: Exhibit) -> str:
-    """Defects that the score does not see stand out, in a colour and, for those who do not see it, in words."""
+    """Defects that the score does not see stand out; the mark beside it is for those who do not see the colour."""
     return PALETTE[1] if exhibit.seen_by("score") is False else INK

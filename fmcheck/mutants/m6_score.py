@@ -50,6 +50,7 @@ def log_var_used_as_deviation_everywhere(model: TinyFlowModel) -> None:
 
 
 @mutant("FM609")
-def rows_and_columns_exchanged_in_the_network(model: TinyFlowModel) -> None:
-    """The velocity network reads the cells of a latent column by column, in training and in sampling."""
-    wrap(model.fm_transformers, "forward", lambda forward, x, *given: forward(x.mT, *given).mT.contiguous())
+def words_without_places(model: TinyFlowModel) -> None:
+    """The text encoder sees a bag of words: which of two colours is the background's stands in their order alone."""
+    with torch.no_grad():
+        model.text_encoder.encoder.places.zero_()
