@@ -53,7 +53,8 @@ def gallery_page(made: Gallery, *, width: int, written: str) -> Page:
         means = [exhibit.estimate(name) for name in ("score", "full")]
         numbers = " ".join(f"{'–' if mean is None else f'{mean.mean:.2f}':>5}" for mean in means)
         lost = _change(exhibit.lost["score"] if exhibit.lost else None)
-        line = f"  {exhibit.entry.label:<{_LABEL}} {numbers}  {lost:<21} {_catch(exhibit).replace(' times its bound', 'x')}"
+        caught = _catch(exhibit).replace(" times its bound", "x")
+        line = f"  {exhibit.entry.label:<{_LABEL}} {numbers}  {lost:<21} {caught}"
         page.line((line.rstrip(), "yellow" if exhibit.seen_by("score") is False else ""))
         if note(exhibit):
             page.text(note(exhibit), indent=4, style="dim")

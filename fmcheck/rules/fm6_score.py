@@ -63,17 +63,19 @@ def worse_pictures(runs: Mapping[str, Run]) -> Iterator[Check]:
     # As a viewer sees them: values outside of the range are FM703's.
     scores = judge(golden.prompts, images.clamp(low, high))
     yield measured(f"{judge.headline} {_compared(golden, judge.headline, scores[judge.headline])}")
-    # The headline first; its parts share what one test may have.
+    # The parts share what one test may have, and the one that fell furthest speaks for them.
     parts = [name for name in golden.scores if name != judge.headline and name in scores]
-    for name in [judge.headline, *parts]:
-        share = SHARE if name == judge.headline else SHARE / len(parts)
-        drop = drop_of(golden.scores[name], scores[name].tolist(), share)
+    drops = {name: drop_of(golden.scores[name], scores[name].tolist(), SHARE / len(parts)) for name in parts}
+    worst = max(parts, key=lambda name: drops[name].ratio, default=None)
+    drops[judge.headline] = drop_of(golden.scores[judge.headline], scores[judge.headline].tolist())
+    for name in [judge.headline, *([worst] if worst else [])]:
         yield within(
-            drop.used,
-            drop.allowed,
+            drops[name].used,
+            drops[name].allowed,
             f"pictures have a mean {name} of {_compared(golden, name, scores[name])}; a fall by more than "
-            f"{drop.allowed:.3f} is no luck (chance of this one {drop.chance:.1g})",
-            where=f"{len(golden.prompts)} prompts, seed {golden.seed}, paired with {golden.seeds} golden seeds",
+            f"{drops[name].allowed:.3f} is no luck (chance of this one {drops[name].chance:.1g})",
+            where=f"{len(golden.prompts)} prompts, {golden.num_steps} steps, guidance {golden.guidance_scale:g}, seed "
+            f"{golden.seed}, paired with {golden.seeds} golden seeds",
             diagnosis=lambda name=name: _explain(golden, name, judge.headline, scores),  # type: ignore[misc]
         )
 

@@ -28,6 +28,13 @@ class Drop(NamedTuple):
     allowed: float
     chance: float
 
+    @property
+    def ratio(self) -> float:
+        """Used over allowed: above 1 is no luck."""
+        if self.allowed == 0:
+            return math.inf if self.used else 0.0
+        return self.used / self.allowed
+
 
 def drop_of(earlier: Sequence[Sequence[float]], new: Sequence[float], share: float = SHARE) -> Drop:
     """The drop from S earlier scores of each of N prompts, `[S][N]`, to one new score of each, `[N]`, all in [0, 1].

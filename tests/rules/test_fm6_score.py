@@ -72,7 +72,7 @@ def test_the_golden_scores_are_those_of_noisy_pictures(toy: Subject) -> None:
 
 def test_the_same_code_passes_and_says_how_it_compares(toy: Subject) -> None:
     outcome = judged(toy)
-    assert (outcome.status, outcome.checks) == ("passed", 4)
+    assert (outcome.status, outcome.checks) == ("passed", 2)
     assert outcome.ratio < 1
     assert outcome.measured[0].startswith("all 0.9")
     assert "Student's t over the prompts" in outcome.measured[0]
@@ -139,9 +139,9 @@ def test_the_diagnosis_names_the_prompts_that_fell(toy: Subject) -> None:
     assert worst.count("cat") + worst.count("dog") == 3
 
 
-def test_each_part_of_the_score_is_judged_too(toy: Subject) -> None:
+def test_the_part_that_fell_furthest_is_told_too(toy: Subject) -> None:
     findings = {finding.message.split()[4]: finding for finding in judged(toy, RedAndBlue).findings}
-    assert set(findings) == {"all", "red", "blue"}, "green is as right as before"
+    assert set(findings) in ({"all", "red"}, {"all", "blue"}), "green is as right as before"
     fell = findings["all"].diagnosis.partition("; worst")[0]
     assert max(fell.index("red from"), fell.index("blue from")) < len("fell most: red from 0.90 to 0.90, blue from")
 

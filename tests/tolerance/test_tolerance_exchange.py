@@ -47,13 +47,13 @@ def test_failing_is_having_a_chance_below_the_share() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         drop = drop_of(rng.choice(SIXTHS, (2, 6)).tolist(), rng.choice(SIXTHS[:3], 6).tolist(), share=0.05)
-        assert (drop.used > drop.allowed) == (drop.chance <= 0.05)
+        assert (drop.used > drop.allowed) == (drop.ratio > 1) == (drop.chance <= 0.05)
 
 
 def test_scores_that_did_not_fall_use_nothing() -> None:
     for new in ([0.5] * 9, [1.0] * 9):
         drop = drop_of([[0.5] * 9] * 3, new)
-        assert drop.used == 0
+        assert drop.used == drop.ratio == 0
         assert drop.used <= drop.allowed
 
 
