@@ -37,11 +37,18 @@ def golden(
     ] = None,
     prompts: Annotated[int, typer.Option(metavar="N", min=1, help="Held-out prompts.")] = 96,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Seeds of every prompt.")] = 8,
+    cfg_scale: Annotated[
+        float | None, typer.Option(metavar="W", help="Guidance scale; by default that of the present ones, else 2.")
+    ] = None,
+    num_steps: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Sampler steps; by default those of the present ones, else 8."),
+    ] = None,
 ) -> None:
     """Make the golden scores that rule FM609 compares with: after a training, or a change that was meant."""
     from fmcheck import commands_tiny as command
 
-    raise typer.Exit(command.golden(output, prompts=prompts, seeds=seeds))
+    raise typer.Exit(command.golden(output, prompts=prompts, seeds=seeds, scale=cfg_scale, steps=num_steps))
 
 
 @tiny_app.command()

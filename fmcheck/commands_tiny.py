@@ -17,7 +17,9 @@ from fmcheck.subjects.tiny import GOLDEN
 __all__ = ["gallery", "golden"]
 
 
-def golden(output: Path | None, *, prompts: int, seeds: int) -> int:
+def golden(
+    output: Path | None, *, prompts: int, seeds: int, scale: float | None = None, steps: int | None = None
+) -> int:
     """Make the golden scores of the tiny model and write them to a file, by default the one in the package.
 
     Raises:
@@ -26,7 +28,10 @@ def golden(output: Path | None, *, prompts: int, seeds: int) -> int:
     path = output or GOLDEN
     with progress(seeds, "seeds", left=True) as (say, advance):
         say("golden scores")
-        found = make_golden(load_subject("tiny"), prompts=prompts, seeds=seeds, on_seed=lambda _: advance())
+        subject = load_subject("tiny")
+        found = make_golden(
+            subject, prompts=prompts, seeds=seeds, scale=scale, steps=steps, on_seed=lambda _: advance()
+        )
     write_files({path.name: found.as_text().encode()}, path.parent)
     means = ", ".join(f"{name} {found.mean(name):.3f}" for name in found.scores)
     stdout().print(f"{path}: {means}", soft_wrap=True, highlight=False)

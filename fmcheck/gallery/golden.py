@@ -15,12 +15,17 @@ __all__ = ["PROMPTS", "SEEDS", "golden_case", "make_golden"]
 # Few prompts cannot reach a share of the budget of false alarms. So many notice a fall of a mean score from 0.95 to
 # 0.85, and one attribute that is wrong in a quarter of them (tests/tolerance).
 PROMPTS, SEEDS = 96, 8
-# Guidance weight and steps at which the tiny model's pictures are as good as they get.
+# Guidance weight and steps where there are no golden scores yet.
 _WEIGHT, _STEPS = 2.0, 8
 
 
-def golden_case(subject: Subject, prompts: int = PROMPTS) -> Case:
+def golden_case(
+    subject: Subject, prompts: int = PROMPTS, *, scale: float | None = None, steps: int | None = None
+) -> Case:
     """The native case of a subject with the first prompts of its judge, in the first of its dtypes.
+
+    Args:
+        scale, steps: of the guidance and of the sampler; by default those of the golden scores, where there are some.
 
     Raises:
         DeclarationError: the subject has no judge, or its judge has fewer prompts.
@@ -30,8 +35,12 @@ def golden_case(subject: Subject, prompts: int = PROMPTS) -> Case:
         raise DeclarationError(f"subject {subject.name!r} has no judge; Subject(judge=fmcheck.judge.Judge(...))")
     if not 0 < prompts <= len(judge.prompts):
         raise DeclarationError(f"prompts: expected 1 to {len(judge.prompts)}, those of the judge; found {prompts}")
-    scale = subject.spec.neutral_scale + _WEIGHT
-    changes = {"guidance_scale": scale, "num_steps": _STEPS, "dtype": subject.dtypes[0]}
+    golden = judge.golden
+    if scale is None:
+        scale = golden.guidance_scale if golden else subject.spec.neutral_scale + _WEIGHT
+    if steps is None:
+        steps = golden.num_steps if golden else _STEPS
+    changes = {"guidance_scale": scale, "num_steps": steps, "dtype": subject.dtypes[0]}
     return subject.case.but(prompts=judge.prompts[:prompts], **changes)
 
 
@@ -40,6 +49,8 @@ def make_golden(
     *,
     prompts: int = PROMPTS,
     seeds: int = SEEDS,
+    scale: float | None = None,
+    steps: int | None = None,
     on_seed: Callable[[int], None] = lambda _: None,
 ) -> Golden:
     """Golden scores of a subject as it is now.
@@ -47,6 +58,7 @@ def make_golden(
     Args:
         prompts: how many of the judge's prompts, made in one batch.
         seeds: how many seeds, from that of the native case on.
+        scale, steps: see :func:`golden_case`.
         on_seed: called with every seed when it is done, for progress displays.
 
     Raises:
@@ -54,7 +66,7 @@ def make_golden(
     """
     if seeds < 1:
         raise DeclarationError(f"seeds: expected at least 1; found {seeds}")
-    case = golden_case(subject, prompts)
+    case = golden_case(subject, prompts, scale=scale, steps=steps)
     found = []
     for seed in range(case.seed, case.seed + seeds):
         # A session of its own each: the runs of all seeds need not be kept.

@@ -13,6 +13,7 @@ from fmcheck import commands_tiny
 from fmcheck.errors import DeclarationError
 from fmcheck.gallery.entries import entries
 from fmcheck.gallery.exhibit import Catch, Exhibit, Gallery, gallery
+from fmcheck.gallery.golden import golden_case
 from fmcheck.gallery.page import gallery_json, gallery_markdown, gallery_page, note, times
 from fmcheck.golden import read_golden
 from fmcheck.mutants import all_mutants
@@ -116,8 +117,8 @@ def test_the_page_fits_80_columns_and_notes_hang_under_their_row(small: Gallery)
 
 def test_the_numbers_are_plain_data(small: Gallery) -> None:
     document = json.loads(gallery_json(small))
-    assert document["case"]["guidance_scale"] == 2
-    assert document["case"]["num_steps"] == 8
+    expected = golden_case(subject, 3)
+    assert document["case"] == json.loads(json.dumps(expected.as_table()))
     halves = next(row for row in document["exhibits"] if row["name"] == "log6_halves_mixed_up")
     assert halves["means"]["score"]["mean"] == pytest.approx(sum(halves["scores"]["score"]) / 3, abs=1e-6)
 

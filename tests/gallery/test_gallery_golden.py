@@ -45,6 +45,15 @@ def test_the_weight_is_two_in_every_convention(toy: Subject) -> None:
     assert FlowSpec(guidance_formula="uncond_plus").neutral_scale == 1
 
 
+def test_settings_are_those_of_the_golden_scores_that_are_there(toy: Subject) -> None:
+    golden = make_golden(toy, prompts=2, seeds=1, scale=0.5, steps=3)
+    assert (golden.guidance_scale, golden.num_steps) == (0.5, 3)
+    kept = toy.but(judge=dataclasses.replace(toy.judge, golden=golden))
+    assert (golden_case(kept, 1).guidance_scale, golden_case(kept, 1).num_steps) == (0.5, 3)
+    assert golden_case(kept, 1, scale=0.0).guidance_scale == 0
+    assert (golden_case(toy, 1).guidance_scale, golden_case(toy, 1).num_steps) == (2, 8)
+
+
 def test_what_cannot_be_made_is_refused(toy: Subject) -> None:
     with pytest.raises(DeclarationError, match="has no judge"):
         make_golden(toy.but(judge=None))
