@@ -42,7 +42,7 @@ def golden(
     ] = None,
     num_steps: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Sampler steps; by default those of the present ones, else 8."),
+        typer.Option(metavar="K", min=1, help="Sampler steps; by default those of the present, else 8."),
     ] = None,
 ) -> None:
     """Make the golden scores that rule FM609 compares with: after a training, or a change that was meant."""
