@@ -9,17 +9,7 @@ from fmcheck.tiny.training import Recipe, loop, train
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 from fmcheck.tiny.training.stages import latents
 
-SHORT = Recipe(
-    autoencoder_steps=4,
-    text_steps=3,
-    velocity_steps=4,
-    polish_steps=2,
-    pictures=8,
-    crops=2,
-    whole=1,
-    text_batch=3,
-    velocity_batch=3,
-)
+SHORT = Recipe(autoencoder_steps=4, text_steps=3, velocity_steps=4, pictures=8, crops=2, whole=1, text_batch=3, velocity_batch=3)  # fmt: skip  # noqa: E501
 
 
 def weights(model):
@@ -43,13 +33,13 @@ def finished(tmp_path_factory):
 
 def test_every_step_is_announced(finished):
     _, _, steps = finished
-    expected = [("autoencoder", 4), ("text", 3), ("velocity", 4), ("polish", 2)]
+    expected = [("autoencoder", 4), ("text", 3), ("velocity", 4)]
     assert steps == [(name, done, count) for name, count in expected for done in range(1, count + 1)]
 
 
 def test_the_log_has_the_losses(finished):
     lines = [json.loads(line) for line in (finished[1] / "train.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["autoencoder"] * 2 + ["text"] * 2 + ["velocity"] * 2 + ["polish"] * 2
+    assert [line["stage"] for line in lines] == ["autoencoder"] * 2 + ["text"] * 2 + ["velocity"] * 2
     assert all(line["loss"] > 0 for line in lines)
     assert {"mse", "power"} <= lines[0].keys()
     assert {"error", "kl", "sigma"} <= lines[2].keys()
@@ -65,7 +55,7 @@ def test_everything_but_the_fallback_was_trained(finished):
     assert not {name for name in alike if name.startswith("autoencoder.")}
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "text", "velocity", "polish"])
+@pytest.mark.parametrize("stage", ["autoencoder", "text", "velocity"])
 def test_a_killed_training_goes_on_to_the_same_weights(finished, stage, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
 
@@ -87,7 +77,7 @@ def test_a_finished_training_is_loaded(finished):
     announced = []
     model = train(finished[1], recipe=SHORT, on_step=lambda *step: announced.append(step[:2]))
     assert same(weights(model), finished[0])
-    assert announced == [("autoencoder", 4), ("text", 3), ("velocity", 4), ("polish", 2)]
+    assert announced == [("autoencoder", 4), ("text", 3), ("velocity", 4)]
 
 
 def test_files_of_another_training_are_refused(finished):

@@ -10,8 +10,7 @@ average of the weights (decay 0.995) as its result:
    term of the loss. Then it is frozen: a start of the flow that moves while the velocity is learned costs more steps
    than it saves.
 3. **Velocity network.** Flow matching on the design's path, ``log_snr = 4 - 8 t`` with logit-normal ``t``, a tenth of
-   the rows null with their targets permuted among themselves, on cached latents; then once more from half the rate,
-   where the cosine had stopped learning.
+   the rows null with their targets permuted among themselves, on cached latents.
 
 One compute thread: sums over several depend on how many there are, and the same seed shall give the same weights.
 

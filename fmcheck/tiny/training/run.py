@@ -12,7 +12,7 @@ from fmcheck.tiny.config import TinyConfig
 from fmcheck.tiny.model import TinyFlowModel
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 from fmcheck.tiny.training.loop import OnStep, Stage, fit
-from fmcheck.tiny.training.stages import Recipe, autoencoder_stage, latents, text_stage, velocity_stages
+from fmcheck.tiny.training.stages import Recipe, autoencoder_stage, latents, text_stage, velocity_stage
 
 __all__ = ["train"]
 
@@ -42,8 +42,7 @@ def train(
         _stage(autoencoder_stage(model, recipe), seed, folder, about, on_step)
         cache = latents(model.autoencoder, recipe.pictures, model.config.native_size, model.device)
         _stage(text_stage(model, recipe, cache, seed), seed, folder, about, on_step)
-        for stage in velocity_stages(model, recipe, cache):
-            _stage(stage, seed, folder, about, on_step)
+        _stage(velocity_stage(model, recipe, cache), seed, folder, about, on_step)
     finally:
         torch.set_num_threads(threads)
     return model.eval()

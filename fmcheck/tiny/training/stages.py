@@ -13,7 +13,7 @@ from fmcheck.tiny.render import render
 from fmcheck.tiny.scenes import example, scenes
 from fmcheck.tiny.training.loop import Stage
 
-__all__ = ["Recipe", "autoencoder_stage", "latents", "text_stage", "velocity_stages"]
+__all__ = ["Recipe", "autoencoder_stage", "latents", "text_stage", "velocity_stage"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class Recipe:
     autoencoder_steps: int = 4000
     text_steps: int = 2500
     velocity_steps: int = 7000
-    polish_steps: int = 2000
     learning_rate: float = 2e-3
-    polish_rate: float = 1e-3
     # Pictures of the cache, from which text and velocity learn: eight of every prompt.
     pictures: int = 8 * 1584
     crop: int = 128
@@ -130,11 +128,8 @@ def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Tensor, seed: int) -
     return Stage("text", regression, recipe.text_steps, recipe.learning_rate, loss)
 
 
-def velocity_stages(model: TinyFlowModel, recipe: Recipe, cache: Tensor) -> tuple[Stage, Stage]:
-    """Flow matching from the samples of the trained text branch, which stays as it is, to the cached latents.
-
-    The second stage starts again at half the rate, where the first one had stopped learning.
-    """
+def velocity_stage(model: TinyFlowModel, recipe: Recipe, cache: Tensor) -> Stage:
+    """Flow matching from the samples of the trained text branch, which stays as it is, to the cached latents."""
     ids, mask = (t.to(model.device) for t in model.tokenizer([str(scene) for scene in scenes("train")]))
     with torch.no_grad():
         text = model.text_encoder(ids, mask)
@@ -147,8 +142,4 @@ def velocity_stages(model: TinyFlowModel, recipe: Recipe, cache: Tensor) -> tupl
         x0 = model.initial_state(z, side, side)
         return model.flow_loss(x0, cache[rows].to(x0.device), generator), {}
 
-    network = model.fm_transformers
-    return (
-        Stage("velocity", network, recipe.velocity_steps, recipe.learning_rate, loss),
-        Stage("polish", network, recipe.polish_steps, recipe.polish_rate, loss),
-    )
+    return Stage("velocity", model.fm_transformers, recipe.velocity_steps, recipe.learning_rate, loss)
