@@ -94,8 +94,9 @@ def out_of_range(run: Run) -> Iterator[Check]:
     diverged state that saturates every pixel, a decoder fed zeros that returns one colour.
 
     Checked: every value of every result against `image_range`, with the roundings of a last mapping to that range.
-    Pictures of one single colour, and runs in which more than half of the values of every picture sit exactly on the
-    limits, are warnings. A range used only in part cannot be told from a dark picture.
+    Pictures of one single colour, and unguided runs in which more than half of the values of every picture sit exactly
+    on the limits, are warnings; strong guidance saturates pictures by itself (Imagen, arXiv 2205.11487, section 2.3).
+    A range used only in part cannot be told from a dark picture.
 
     Fix: clamp or squash once, after the decoder; declare the range with `image_range`. Source: images in [-1, 1],
     DC-AE, arXiv 2410.10733.
@@ -113,9 +114,10 @@ def out_of_range(run: Run) -> Iterator[Check]:
         diagnosis=_range_cause((least, most), (low, high)),
     )
     yield _one_colour(images)
+    unguided = run.subject.spec.guidance_weight(run.case.guidance_scale) == 0
     # Pictures are the largest tensors of a run; where none reaches a limit there is nothing to count.
     reached = least <= low or most >= high
-    yield _saturated(images, low, high) if reached else exact(True, "")
+    yield _saturated(images, low, high) if unguided and reached else exact(True, "")
 
 
 def _range_cause(found: tuple[float, float], declared: tuple[float, float]) -> str:

@@ -17,7 +17,7 @@ __all__ = ["STEPS", "pictures_of", "psnr", "scored", "write_trained"]
 
 PROMPTS = 96
 STEPS = 8
-SCALES = (0.0, 2.0, 3.0, 4.5, 6.0)
+SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0)
 
 
 @torch.no_grad()
