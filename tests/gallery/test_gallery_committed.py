@@ -23,6 +23,15 @@ def test_the_readme_shows_the_committed_table_and_picture() -> None:
     assert (FOLDER / "gallery.png").stat().st_size < 300_000
 
 
+# Their defect draws from a generator that nobody seeds.
+RANDOM = {
+    "log3_projection_instead_of_reshape",
+    "log3_projection_made_in_generate",
+    "log5_random_time_per_step",
+    "log9_mapping_rebuilt_for_every_size",
+}
+
+
 @pytest.mark.slow
 def test_the_committed_numbers_are_made_again() -> None:
     committed = json.loads((FOLDER / "gallery.json").read_text())
@@ -33,6 +42,6 @@ def test_the_committed_numbers_are_made_again() -> None:
     for found, expected in zip(made["exhibits"], committed["exhibits"], strict=True):
         assert found["trouble"] == expected["trouble"]
         assert (found["caught"] or {}).get("code") == (expected["caught"] or {}).get("code")
-        for name, mean in (expected["means"] or {}).items():
+        for name, mean in ({} if found["name"] in RANDOM else expected["means"] or {}).items():
             # On other kernels, two pictures may fall on the other side of a threshold.
             assert found["means"][name]["mean"] == pytest.approx(mean["mean"], abs=2 / prompts), found["name"]

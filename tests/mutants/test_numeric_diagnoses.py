@@ -26,7 +26,7 @@ CAUSES = {
     "heun_keeps_its_predictor": "Euler steps where heun is declared",
     "midpoint_moved_by_the_first_stage": "Euler steps where midpoint is declared",
     "midpoint_at_a_stale_state": "the second stage is evaluated at the state of the first",
-    "error_that_stays": "the error tends to about 0.075, and no number of steps makes it vanish",
+    "error_that_stays": "no number of steps makes it vanish",
     "evaluated_a_quarter_into_the_step": "evaluated 0.25 of the step after its left edge",
     "evaluated_at_the_middle_of_the_path": "evaluated at t = 0.5 in every step",
     "evaluated_at_the_time_before": "evaluated at the time of the step before",

@@ -46,7 +46,7 @@ WITNESSES = {
     "scale_capped_at_thirty": _one(scale=100.0),
     "state_clamped_to_a_hundred": _one(steps=2, scale=1000.0),
     "tanh_by_exponentials": _one(scale=1000.0),
-    "state_takes_the_velocitys_dtype": _one(dtype="bfloat16"),
+    "state_takes_the_velocitys_dtype": _one(2, dtype="bfloat16"),
     # Steps
     "grid_summed_up_to_one": _one(steps=6),
     "quantiles_from_a_table": _one(steps=7),

@@ -39,7 +39,7 @@ def test_rules_are_found_by_code_and_name_and_prefix() -> None:
     with pytest.raises(DeclarationError, match="did you mean 'FM20"):
         get_rule("FM2033")
     chosen = select_rules(["FM2", "fm305"], ["FM203"])
-    assert [r.code for r in chosen] == ["FM201", "FM202", "FM204", "FM205", "FM206", "FM207", "FM208", "FM305"]
+    assert [r.code for r in chosen] == ["FM201", "FM202", "FM204", "FM205", "FM206", "FM207", "FM208", "FM209", "FM305"]
     assert select_rules() == RULES
 
 

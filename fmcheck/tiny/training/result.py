@@ -1,6 +1,7 @@
 """What a training came to: measured on held-out pictures and prompts, and written with the weights."""
 
 import math
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def write_trained(model: TinyFlowModel, folder: Path, scores: Mapping[str, float
         "licence": "MIT, as the package; trained on pictures that the package renders, and on nothing else",
         "trained": {
             "command": f"fmcheck tiny train --seed {seed} --device {device}",
+            "commit": _commit(),
             "torch": torch.__version__,
             "device": device,
             "seed": seed,
@@ -68,3 +70,12 @@ def write_trained(model: TinyFlowModel, folder: Path, scores: Mapping[str, float
         "scores": {name: round(value, 4) for name, value in scores.items()},
     }
     return save_trained(model, about, folder)
+
+
+def _commit() -> str:
+    """The commit of the code that trained, with a mark when files differ from it; empty outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
