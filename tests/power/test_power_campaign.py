@@ -182,11 +182,11 @@ def test_a_flow_from_noise_without_codec_can_be_tried_too() -> None:
 
 
 @pytest.mark.slow
-def test_on_the_tiny_model_every_fault_but_one_is_noticed_by_a_rule_that_it_names() -> None:
+def test_on_the_tiny_model_every_fault_is_noticed_by_a_rule_that_it_names() -> None:
     from fmcheck.subjects.tiny import subject
 
     found = power(subject, all_faults())
-    assert [t.fault.name for t in found.of("missed")] == ["encoded_scaled_twice"]
+    assert not found.of("missed")
     assert {t.fault.name for t in found.of("no effect")} == {"sampled_in_train_mode", "velocity_in_float64"}
     assert found.of("not planted") == []
     unnamed = [t.fault.name for t in found.trials if t.noticed and not set(t.rules) & set(t.fault.rules)]
