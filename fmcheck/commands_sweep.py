@@ -6,10 +6,10 @@ from pathlib import Path
 from fmcheck import pictures
 from fmcheck.commands import contained, progress, stdout, width_of
 from fmcheck.errors import DeclarationError
+from fmcheck.files import replace_file
 from fmcheck.gate import Gate
 from fmcheck.report.sweep import sweep_json, sweep_page
 from fmcheck.sweep import Campaign, Settings, Sweep
-from fmcheck.sweep.store import replace_file
 
 __all__ = ["sweep"]
 

@@ -1,15 +1,29 @@
 """Style of every picture: palette, font sizes, how a figure is made and written. Needs the extra `fmcheck[plots]`."""
 
-import os
-import tempfile
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fmcheck.errors import DeclarationError
+from fmcheck.files import replace_file
 
-__all__ = ["FONT", "GREY", "INK", "LINES", "MARKERS", "PALETTE", "SMALL", "TITLE", "figure", "require", "save", "style"]
+__all__ = [
+    "FONT",
+    "GREY",
+    "INK",
+    "LINES",
+    "MARKERS",
+    "PALETTE",
+    "SMALL",
+    "TITLE",
+    "figure",
+    "png_of",
+    "require",
+    "save",
+    "style",
+]
 
 # Okabe and Ito's colours, told apart with every kind of colour blindness and on grey paper by the markers below.
 # Black and the light yellow of their set are left out: text is black, and yellow lines vanish on white.
@@ -93,6 +107,15 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid:
     return made, axes
 
 
+def png_of(made: Any) -> bytes:
+    """A figure as the contents of a PNG file."""
+    out = io.BytesIO()
+    with style():
+        # Without the version of matplotlib in it, equal numbers give equal files.
+        made.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
 def save(made: Any, path: Path) -> Path:
     """Write a figure as PNG, in the place of an earlier one only when it is whole. Returns the path.
 
@@ -101,16 +124,7 @@ def save(made: Any, path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".png")
-        os.close(handle)
-        try:
-            with style():
-                # Without the version of matplotlib in it, equal numbers give equal files.
-                made.savefig(name, format="png", metadata={"Software": None})
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        replace_file(path, png_of(made))
     except OSError as error:
         raise DeclarationError(f"{path}: the picture cannot be written ({error.strerror or error})") from error
     return path

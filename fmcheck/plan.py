@@ -283,9 +283,7 @@ class Plan:
     @cached_property
     def permuted(self) -> Wish:
         """The prompts in rotated order, each with the text latent that it has in the base run."""
-        prompts = self.native.prompts
-        case = self.native.but(prompts=prompts[1:] + prompts[:1])
-        return self._wish("permuted", case=case, rotates_text_of=self.base)
+        return self._wish("permuted", case=self.rotated.case, rotates_text_of=self.base)
 
     @cached_property
     def rotated(self) -> Wish:

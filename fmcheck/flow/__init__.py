@@ -3,7 +3,7 @@
 from fmcheck.flow.grid import edge_error_bound, evaluation_times, time_edges
 from fmcheck.flow.guidance import Coefficients, combine, combine_formula, effective_coefficients, rescaling
 from fmcheck.flow.integrate import Field, euler, heun, integrate, midpoint
-from fmcheck.flow.layout import channelwise, pack, packable, to_decoder, to_state
+from fmcheck.flow.layout import channelwise, pack, packable, to_decoder, to_state, unpack
 from fmcheck.flow.path import as_prediction, as_velocity, interpolate, per_row, velocity_target
 from fmcheck.flow.time_map import from_argument, shift_sigma, to_argument
 
@@ -33,5 +33,6 @@ __all__ = [
     "to_argument",
     "to_decoder",
     "to_state",
+    "unpack",
     "velocity_target",
 ]

@@ -1,5 +1,7 @@
 """Layouts of one and the same latent: packed tokens, and factors that differ from channel to channel."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from fmcheck.errors import DeclarationError
 from fmcheck.spec import FlowSpec, PerChannel
 
-__all__ = ["channelwise", "pack", "packable", "to_decoder", "to_state"]
+__all__ = ["channelwise", "pack", "packable", "to_decoder", "to_state", "unpack"]
 
 
 def pack(latent: Float[Tensor, "B C *frames h w"], spec: FlowSpec) -> Float[Tensor, "B ..."]:
@@ -30,6 +32,20 @@ def pack(latent: Float[Tensor, "B C *frames h w"], spec: FlowSpec) -> Float[Tens
     cells = frames.reshape(batch, channels, count, h // p, p, w // p, p)
     order = (0, 2, 3, 5, 1, 4, 6) if spec.token_order == "channels_first" else (0, 2, 3, 5, 4, 6, 1)
     return cells.permute(order).reshape(batch, count * (h // p) * (w // p), channels * p * p)
+
+
+def unpack(tokens: Float[Tensor, "B n d"], shape: Sequence[int], patch: int, order: str) -> Tensor:
+    """Tokens as a latent of `shape`, `[B, C, (frames) h, w]`: the inverse of :func:`pack`, for sizes that fill it.
+
+    `order` is a `token_order`.
+    """
+    rows, channels, (height, width) = len(tokens), shape[1], shape[-2:]
+    grid = tokens.reshape(rows, -1, height // patch, width // patch, tokens.shape[-1])
+    if order == "channels_first":
+        parts = grid.reshape(*grid.shape[:4], channels, patch, patch).permute(0, 4, 1, 2, 5, 3, 6)
+    else:
+        parts = grid.reshape(*grid.shape[:4], patch, patch, channels).permute(0, 6, 1, 2, 4, 3, 5)
+    return parts.reshape(tuple(shape))
 
 
 def packable(latent: Tensor, spec: FlowSpec) -> bool:

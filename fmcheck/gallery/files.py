@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fmcheck.errors import DeclarationError
-from fmcheck.sweep.store import replace_file
+from fmcheck.files import replace_file
 
 __all__ = ["write_files"]
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fmcheck.tolerance import student_quantile
+from fmcheck.tolerance import half_width
 
 __all__ = ["Estimate", "estimated", "paired", "wilson"]
 
@@ -39,7 +39,7 @@ def estimated(values: Sequence[float]) -> Estimate:
     """The mean of numbers in [0, 1]: Wilson's interval for 0 and 1, and where all are equal; else Student's t."""
     if set(values) <= {0.0, 1.0} or len(set(values)) == 1:
         return wilson(values)
-    mean, half = statistics.fmean(values), _half(values)
+    mean, half = statistics.fmean(values), half_width(values, _ALPHA)
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -47,9 +47,5 @@ def paired(values: Sequence[float], clean: Sequence[float]) -> Estimate:
     """The mean of `value - clean`, prompt by prompt, with Student's t interval; no width where all are equal."""
     apart = [value - other for value, other in zip(values, clean, strict=True)]
     mean = statistics.fmean(apart)
-    half = _half(apart) if len(apart) > 1 else 2.0
+    half = half_width(apart, _ALPHA) if len(apart) > 1 else 2.0
     return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half))
-
-
-def _half(values: Sequence[float]) -> float:
-    return student_quantile(_ALPHA, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))

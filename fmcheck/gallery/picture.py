@@ -2,7 +2,6 @@
 
 import io
 import math
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 
 from fmcheck.gallery.exhibit import Exhibit, Gallery
 from fmcheck.gallery.files import write_files
-from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, figure, save, style
+from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, figure, png_of, style
 
 __all__ = ["gallery_picture", "save_gallery"]
 
@@ -50,15 +49,13 @@ def save_gallery(made: Gallery, path: Path) -> Path:
     Raises:
         DeclarationError: matplotlib is not installed, or the file cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        whole = save(gallery_picture(made), Path(folder) / "gallery.png")
-        # A dependency of matplotlib.
-        from PIL import Image
+    whole, out = png_of(gallery_picture(made)), io.BytesIO()
+    # A dependency of matplotlib.
+    from PIL import Image
 
-        out = io.BytesIO()
-        with Image.open(whole) as image:
-            few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
-            few.save(out, format="png", optimize=True)
+    with Image.open(io.BytesIO(whole)) as image:
+        few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        few.save(out, format="png", optimize=True)
     write_files({path.name: out.getvalue()}, path.parent)
     return path
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fmcheck.errors import NotInformative
 from fmcheck.flow import to_decoder
+from fmcheck.flow import unpack as unpack_tokens
 from fmcheck.plan import Run, Wish
 from fmcheck.plots.states import require_rows, states_of
 from fmcheck.record.disturb import Disturbance, call_otherwise
@@ -175,7 +176,7 @@ def unpack(tokens: Tensor, shape: torch.Size, spec: FlowSpec) -> Tensor:
         NotInformative: tokens and latent do not hold the same numbers.
     """
     p = spec.token_patch or 1
-    batch, channels, (h, w) = len(tokens), shape[1], shape[-2:]
+    channels, (h, w) = shape[1], shape[-2:]
     frames = shape[2] if len(shape) == 5 else 1
     if (
         h % p
@@ -184,11 +185,7 @@ def unpack(tokens: Tensor, shape: torch.Size, spec: FlowSpec) -> Tensor:
         or tuple(tokens.shape[1:]) != (frames * (h // p) * (w // p), channels * p * p)
     ):
         raise NotInformative(f"tokens {tuple(tokens.shape)} do not fill a latent {tuple(shape)} in patches of {p}")
-    cells = (channels, p, p) if spec.token_order == "channels_first" else (p, p, channels)
-    split = tokens.reshape(batch, frames, h // p, w // p, *cells)
-    order = (0, 4, 1, 2, 5, 3, 6) if spec.token_order == "channels_first" else (0, 6, 1, 2, 4, 3, 5)
-    latent = split.permute(order).reshape(batch, channels, frames, h, w)
-    return latent if len(shape) == 5 else latent[:, :, 0]
+    return unpack_tokens(tokens, shape, p, spec.token_order)
 
 
 def _pictures(run: Run, steps: tuple[int, ...], decoded: list[Tensor]) -> Decoded:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fmcheck.errors import missing
+from fmcheck.flow import combine
 from fmcheck.plan import Run
 from fmcheck.plots.states import rms_rows
 from fmcheck.plots.times import Numbers
@@ -89,7 +90,7 @@ def guided(cond: Tensor, uncond: Tensor | None, weight: float) -> Tensor:
     """The declared combination; the conditional velocity where there is no other."""
     if uncond is None or uncond.shape != cond.shape:
         return cond
-    return (1 + weight) * cond - weight * uncond
+    return combine(cond, uncond, weight)
 
 
 def angle_rows(first: Tensor, second: Tensor) -> Numbers:

@@ -1,12 +1,12 @@
 """Writing reproduction files: each is run once more on new model objects, and written only if the finding shows."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmcheck.errors import DeclarationError
+from fmcheck.files import replace_file
 from fmcheck.outcome import Finding, Report
 from fmcheck.plan import Plan
 from fmcheck.repro.digest import Print, prints_of
@@ -116,12 +116,9 @@ def _text(reproduction: Reproduction, subject: Subject) -> str:
 
 
 def _save(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(text.encode())
-        # In one step, so that nobody ever reads half of a file.
-        partial.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise DeclarationError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -1,6 +1,5 @@
 """FM6, continued: pictures still show what their prompts ask for, as a judge sees it."""
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +10,7 @@ from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import given, measured, require, require_finite, within
 from fmcheck.rules.registry import Check, rule
 from fmcheck.tensors import describe
-from fmcheck.tolerance import SHARE, drop_of, drop_shows, student_quantile
+from fmcheck.tolerance import SHARE, drop_of, drop_shows, half_width
 
 # Of the interval that is told; what decides is the exact test.
 _CONFIDENCE = 0.95
@@ -90,7 +89,7 @@ def _compared(golden: Golden, name: str, new: Tensor) -> str:
     apart = _apart(golden, name, new)
     text = f"{float(new.mean()):.3f} where the golden one is {golden.mean(name):.3f}: {statistics.fmean(apart):+.3f}"
     if len(apart) > 1:
-        half = student_quantile(1 - _CONFIDENCE, len(apart) - 1) * statistics.stdev(apart) / math.sqrt(len(apart))
+        half = half_width(apart, 1 - _CONFIDENCE)
         text += f" ± {half:.3f} ({_CONFIDENCE:.0%}, Student's t over the prompts)"
     return text
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from fmcheck.judge import Judge
 from fmcheck.sweep.summary import Estimate, Row
-from fmcheck.tolerance.student import quantile
+from fmcheck.tolerance import half_width
 
 __all__ = ["ALPHA", "FACTOR", "Advice", "Comparison", "Observation", "advise", "compared"]
 
@@ -74,17 +74,17 @@ def compared(best: Row, other: Row, best_score: Estimate, score: Estimate, pairs
     """One paired comparison, at a level that holds for all `pairs` together."""
     differences = [a - b for a, b in zip(best_score.prompts, score.prompts, strict=True)]
     mean, count = statistics.fmean(differences), len(differences)
-    half_width: float | None = None
+    width: float | None = None
     if count > 1:
         spread = statistics.stdev(differences)
         # Equal differences say nothing of their spread. Then the sign test decides: 2 / 2^P for all of one sign.
         if spread > 1e-12 * max(1.0, abs(mean)):
-            half_width = quantile(ALPHA / pairs, count - 1) * spread / math.sqrt(count)
+            width = half_width(differences, ALPHA / pairs)
         elif 2.0 ** (1 - count) <= ALPHA / pairs:
-            half_width = 0.0
+            width = 0.0
     # Not "> 0" alone: differences of rounding errors are equal, too.
-    worse = half_width is not None and mean > max(half_width, 1e-12)
-    return Comparison(steps=other.steps, scale=other.scale, difference=mean, half_width=half_width, worse=worse)
+    worse = width is not None and mean > max(width, 1e-12)
+    return Comparison(steps=other.steps, scale=other.scale, difference=mean, half_width=width, worse=worse)
 
 
 def advise(rows: Sequence[Row], judge: Judge | None) -> Advice:

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fmcheck.errors import DeclarationError
+from fmcheck.files import replace_file
 from fmcheck.record.model_state import walk
 from fmcheck.sweep.measuring import Measured
 from fmcheck.sweep.settings import Key
 
-__all__ = ["Store", "pixels_of", "replace_file", "weights_digest"]
+__all__ = ["Store", "pixels_of", "weights_digest"]
 
 _IDENTITY, _ENTRIES, _IMAGES = "settings.json", "entries.jsonl", "images"
 _WRITTEN = ("sweep.json", "measures.png", "latents.png")
@@ -151,13 +152,6 @@ def pixels_of(images: Tensor, low: float, high: float) -> Tensor:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:28]} … {text[-28:]}"
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one step, so that nobody ever reads half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def weights_digest(model: Any) -> str:

@@ -1,8 +1,10 @@
 """Student's t: the bound of an interval for a mean of few differences."""
 
 import math
+import statistics
+from collections.abc import Sequence
 
-__all__ = ["coverage", "quantile"]
+__all__ = ["coverage", "half_width", "quantile"]
 
 
 def coverage(t: float, freedom: int) -> float:
@@ -31,3 +33,8 @@ def quantile(alpha: float, freedom: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if 1 - coverage(middle, freedom) > alpha else (low, middle)
     return (low + high) / 2
+
+
+def half_width(values: Sequence[float], alpha: float) -> float:
+    """`t sd / sqrt(n)`: half the `1 - alpha` interval of the mean of two or more independent numbers."""
+    return quantile(alpha, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["latent_fields", "scale_and_shift", "unpacked"]
+from fmcheck.flow import unpack
+
+__all__ = ["latent_fields", "scale_and_shift"]
 
 
 def latent_fields(pipe: Any, state: Tensor, decoded: Tensor, height: int) -> dict[str, Any]:
@@ -45,20 +47,9 @@ def _list(vae: Any, name: str) -> list[float] | None:
     return None if value is None else [float(v) for v in torch.as_tensor(value).reshape(-1)]
 
 
-def unpacked(tokens: Tensor, like: Tensor, patch: int, order: str) -> Tensor:
-    """Tokens `[B, (h/p)(w/p), C p p]` as latents of the shape of `like` (its frames as rows of pictures)."""
-    rows, channels, (height, width) = len(tokens), like.shape[1], like.shape[-2:]
-    grid = tokens.reshape(rows, -1, height // patch, width // patch, tokens.shape[-1])
-    if order == "channels_first":
-        parts = grid.reshape(*grid.shape[:4], channels, patch, patch).permute(0, 4, 1, 2, 5, 3, 6)
-    else:
-        parts = grid.reshape(*grid.shape[:4], patch, patch, channels).permute(0, 6, 1, 2, 4, 3, 5)
-    return parts.reshape(like.shape)
-
-
 def _order(state: Tensor, decoded: Tensor, patch: int) -> str:
     """The order under which the decoder's input is an affine function of the state, channel by channel."""
-    left = {order: _unexplained(unpacked(state, decoded, patch, order), decoded) for order in _ORDERS}
+    left = {order: _unexplained(unpack(state, decoded.shape, patch, order), decoded) for order in _ORDERS}
     return min(_ORDERS, key=lambda order: left[order])
 
 
