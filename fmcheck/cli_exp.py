@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
+from fmcheck.cli_formats import group
+
 __all__ = ["exp_app"]
 
-exp_app = typer.Typer(
-    help="Headers of configurations and notes of experiments.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+exp_app = group("Headers of configurations and notes of experiments.")
 
 
 class Conclusion(StrEnum):

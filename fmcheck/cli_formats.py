@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Codes", "Format", "TableFormat", "codes"]
+__all__ = ["Codes", "Format", "TableFormat", "codes", "group"]
 
 
 class Format(StrEnum):
@@ -30,3 +30,13 @@ def codes(values: list[str] | None) -> list[str]:
 
 
 Codes = Annotated[list[str] | None, typer.Option(metavar="CODES", help="Codes or prefixes, as FM2,FM305; repeatable.")]
+
+
+def group(text: str) -> typer.Typer:
+    """An application for commands of one kind, which the command line takes in under their name."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )

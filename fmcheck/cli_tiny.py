@@ -5,14 +5,11 @@ from typing import Annotated
 
 import typer
 
+from fmcheck.cli_formats import group
+
 __all__ = ["tiny_app"]
 
-tiny_app = typer.Typer(
-    help="The tiny model: its training, its golden scores, and what defects do to its pictures.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+tiny_app = group("The tiny model: its training, its golden scores, and what defects do to its pictures.")
 
 
 @tiny_app.command()

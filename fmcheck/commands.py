@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fmcheck.errors import DeclarationError
 from fmcheck.gate import Gate
 from fmcheck.outcome import Report
-from fmcheck.plots.album import Picture, album, folder_for_pictures
 from fmcheck.report.explain import explain_page
 from fmcheck.report.github import github_lines
 from fmcheck.report.json import report_json, rules_json
@@ -20,6 +20,9 @@ from fmcheck.report.text import report_page
 from fmcheck.report.verdict import verdict_of
 from fmcheck.rules import all_rules, get_rule, select_rules
 from fmcheck.session import Session
+
+if TYPE_CHECKING:
+    from fmcheck.plots.album import Picture
 
 __all__ = ["contained", "explain", "progress", "rules", "run", "stdout", "width_of"]
 
@@ -96,18 +99,22 @@ def explain(code: str) -> None:
     explain_page(rule, width=width_of(console)).show(console)
 
 
-def _checked(gate: Gate, plots: Path | None = None) -> tuple[Report, list[Picture]]:
+def _checked(gate: Gate, plots: Path | None = None) -> tuple[Report, list["Picture"]]:
     total = len(select_rules(gate.select, gate.ignore))
-    pictures: list[Picture] = []
-    folder = None if plots is None else folder_for_pictures(plots)
-
-    def draw(session: Session, report: Report) -> None:
-        if folder is not None:
-            pictures.extend(album(session, report, folder))
-
+    pictures: list["Picture"] = []
+    draw = None if plots is None else _drawing(plots, pictures)
     with contained(), progress(total, "rules") as (say, advance):
         report = gate.check(on_run=lambda name: say(f"run {name}"), on_outcome=lambda _: advance(), on_judged=draw)
     return report, pictures
+
+
+def _drawing(plots: Path, pictures: list["Picture"]) -> Callable[[Session, Report], None]:
+    """What draws a judged session into the folder, and lists the pictures."""
+    # No other command needs it, and the start is waited for.
+    from fmcheck.plots.album import album, folder_for_pictures
+
+    folder = folder_for_pictures(plots)
+    return lambda session, report: pictures.extend(album(session, report, folder))
 
 
 @contextmanager

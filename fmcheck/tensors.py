@@ -101,6 +101,12 @@ def checks_enabled() -> bool:
     return not config.jaxtyping_disable
 
 
+def rms_rows(tensor: Tensor) -> tuple[float, ...]:
+    """Root mean square of every row of `[B, ...]`, in float64."""
+    flat = tensor.detach().cpu().double().reshape(len(tensor), -1)
+    return tuple(flat.square().mean(1).sqrt().tolist())
+
+
 def describe(value: Any) -> str:
     """Short form of a value: `f32[4,32,8,8]` for a tensor (with its device unless on the CPU), else its type."""
     if not isinstance(value, Tensor):

@@ -11,7 +11,7 @@ from fmcheck.errors import NotInformative
 from fmcheck.flow import to_decoder
 from fmcheck.flow import unpack as unpack_tokens
 from fmcheck.plan import Run, Wish
-from fmcheck.plots.states import require_rows, states_of
+from fmcheck.plots.states import require_rows
 from fmcheck.record.disturb import Disturbance, call_otherwise
 from fmcheck.record.points import Arguments, find_output, stacked
 from fmcheck.session import Session
@@ -64,7 +64,7 @@ def decoded_states(session: Session, run: Run) -> Decoded:
     spec, points = run.subject.spec, run.subject.points
     if "decode" not in points:
         raise NotInformative("the subject declares no 'decode'")
-    states = states_of(run)
+    states = run.reading.states
     require_rows(states)
     if run.reading.final is None:
         raise NotInformative("the state that leaves the loop is not what enters the autoencoder (see FM601)")

@@ -9,12 +9,12 @@ import torch
 
 from fmcheck.errors import NotInformative
 from fmcheck.plan import Run
-from fmcheck.plots.states import rms_rows
 from fmcheck.plots.times import Numbers, Told, steps_of, told_of
 from fmcheck.plots.velocities import declared_velocity
 from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
 from fmcheck.rules.fm5_integration import worst
+from fmcheck.tensors import rms_rows
 from fmcheck.tolerance import fit_bound, fit_errors
 
 __all__ = ["Flags", "Panel", "quantity"]

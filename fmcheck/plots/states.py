@@ -8,8 +8,9 @@ from torch import Tensor
 from fmcheck.errors import NotInformative
 from fmcheck.plan import Run
 from fmcheck.plots.times import Numbers
+from fmcheck.tensors import rms_rows
 
-__all__ = ["StateSizes", "rms_rows", "state_sizes", "states_of"]
+__all__ = ["StateSizes", "state_sizes"]
 
 # Half a range that one row in some 16,000 leaves: four standard deviations.
 _DEVIATIONS = 4.0
@@ -36,23 +37,12 @@ class StateSizes:
     unseen: str = ""
 
 
-def states_of(run: Run) -> list[Tensor]:
-    """The conditional state in front of every step and, where it is seen, behind the last, each `[B, ...]`.
-
-    Raises:
-        NotInformative: the calls cannot be read as evaluations.
-    """
-    states = [stages[0].x_cond for stages in run.reading.steps]
-    final = run.reading.final
-    return states if final is None else [*states, final]
-
-
 def state_sizes(run: Run) -> StateSizes:
     """
     Raises:
         NotInformative: the calls cannot be read as evaluations.
     """
-    rows = tuple(rms_rows(state) for state in states_of(run))
+    rows = tuple(rms_rows(state) for state in run.reading.states)
     start, says = _expected_start(run)
     return StateSizes(
         steps=tuple(float(k) for k in range(len(rows))),
@@ -62,12 +52,6 @@ def state_sizes(run: Run) -> StateSizes:
         start_says=says,
         unseen="" if run.reading.final is not None else "the state behind the last step enters no observed function",
     )
-
-
-def rms_rows(state: Tensor) -> Numbers:
-    """Root mean square of every row."""
-    flat = state.detach().cpu().double().reshape(len(state), -1)
-    return tuple(flat.square().mean(1).sqrt().tolist())
 
 
 def _expected_start(run: Run) -> tuple[tuple[float, float] | None, str]:

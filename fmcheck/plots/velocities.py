@@ -9,10 +9,10 @@ from torch import Tensor
 from fmcheck.errors import missing
 from fmcheck.flow import combine
 from fmcheck.plan import Run
-from fmcheck.plots.states import rms_rows
 from fmcheck.plots.times import Numbers
 from fmcheck.record.grouping import Evaluation
 from fmcheck.record.reading import Move
+from fmcheck.tensors import rms_rows
 
 __all__ = ["Velocities", "angle_rows", "velocities_of"]
 

@@ -179,6 +179,12 @@ class Reading:
         size = self.spec.stages
         return [self.evaluations[i : i + size] for i in range(0, len(self.evaluations), size)]
 
+    @property
+    def states(self) -> list[Tensor]:
+        """The conditional state in front of every step and, where it is seen, behind the last, each `[B, ...]`."""
+        before = [stages[0].x_cond for stages in self.steps]
+        return before if self.final is None else [*before, self.final]
+
     @cached_property
     def initial(self) -> Tensor:
         """The state that the first evaluation was given, `[B, ...]`."""

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from fmcheck.report.context import versions
 from fmcheck.report.json import SCHEMA, finite
@@ -190,7 +189,7 @@ def sweep_json(sweep: Sweep) -> str:
         "num_steps": list(settings.steps),
         "prompts": list(settings.prompts),
         "seeds": [
-            {"seed": seed, "batch": batch, "generator": settings.case_of(_first(sweep, seed, batch)).seed}
+            {"seed": seed, "batch": batch, "generator": settings.seed_of(seed, batch)}
             for seed in range(settings.seeds)
             for batch in range(len(settings.batches))
         ],
@@ -202,7 +201,3 @@ def sweep_json(sweep: Sweep) -> str:
         "seconds": sweep.seconds,
     }
     return json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _first(sweep: Sweep, seed: int, batch: int) -> Any:
-    return next(k for k in sweep.settings.keys(sweep.subject.spec) if (k.seed, k.batch) == (seed, batch))

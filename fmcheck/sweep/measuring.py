@@ -18,6 +18,7 @@ from fmcheck.record.boundary import is_preview
 from fmcheck.record.watch import global_random_state, restore_settings, settings
 from fmcheck.session import Session
 from fmcheck.subject import Request
+from fmcheck.tensors import rms_rows
 from fmcheck.wish import Run
 
 __all__ = [
@@ -101,16 +102,9 @@ def state_norms(run: Run) -> tuple[list[list[float]], str]:
     Raises:
         NotInformative: the calls cannot be read as steps of the declared flow.
     """
-    reading = run.reading
-    states = [stages[0].x_cond for stages in reading.steps]
-    final = reading.final
-    missing = "" if final is not None else "the state after the last step enters no observed function"
-    return [_rms(state) for state in [*states, *([] if final is None else [final])]], missing
-
-
-def _rms(state: Tensor) -> list[float]:
-    found = state.detach().double().flatten(1).square().mean(1).sqrt()
-    return [float(value) for value in found]
+    seen = run.reading.final is not None
+    missing = "" if seen else "the state after the last step enters no observed function"
+    return [list(rms_rows(state)) for state in run.reading.states], missing
 
 
 def pictures_of(run: Run) -> Tensor:

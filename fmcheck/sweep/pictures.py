@@ -171,12 +171,16 @@ def _line(axis: Any, rows: list[Row], of: Callable[[Row], Estimate | float | Non
     values = [value.mean if isinstance(value, Estimate) else value for _, value in found]
     errors = [value.error if isinstance(value, Estimate) else None for _, value in found]
     bars = None if None in errors else errors
-    style = {
+    axis.errorbar([scale for scale, _ in found], values, yerr=bars, capsize=2.5, label=label, **_look(number))
+
+
+def _look(number: int) -> dict[str, str]:
+    """Colour, marker and dashes of a line, so that any one of them tells it from its neighbours."""
+    return {
         "color": PALETTE[number % len(PALETTE)],
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": LINES[number % len(LINES)],
     }
-    axis.errorbar([scale for scale, _ in found], values, yerr=bars, capsize=2.5, label=label, **style)
 
 
 def latents_picture(sweep: Sweep) -> Any | None:
@@ -192,13 +196,8 @@ def latents_picture(sweep: Sweep) -> Any | None:
     for axis, steps in zip(axes.flat, known, strict=False):
         for row in sweep.rows:
             if row.steps == steps and row.norms:
-                number = scales.index(row.scale)
-                style = {
-                    "color": GREY if row.off else PALETTE[number % len(PALETTE)],
-                    "marker": MARKERS[number % len(MARKERS)],
-                    "linestyle": LINES[number % len(LINES)],
-                }
-                axis.plot(range(len(row.norms)), row.norms, label=_heading(row), **style)
+                look = _look(scales.index(row.scale)) | ({"color": GREY} if row.off else {})
+                axis.plot(range(len(row.norms)), row.norms, label=_heading(row), **look)
         axis.set_title(f"{steps} steps")
         axis.set_xlabel("after step")
         axis.xaxis.get_major_locator().set_params(integer=True)

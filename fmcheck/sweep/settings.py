@@ -108,8 +108,12 @@ class Settings:
 
     def case_of(self, key: Key) -> Case:
         """What one run asks for. The seed depends on `key.seed` and `key.batch` only: paired over scales and steps."""
-        seed = (self.case.seed + key.seed + _STRIDE * key.batch) % 2**63
+        seed = self.seed_of(key.seed, key.batch)
         return self.case.but(prompts=self.batches[key.batch], num_steps=key.steps, guidance_scale=key.scale, seed=seed)
+
+    def seed_of(self, seed: int, batch: int) -> int:
+        """The generator's seed for the pictures of a batch of prompts."""
+        return (self.case.seed + seed + _STRIDE * batch) % 2**63
 
 
 def settings_for(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fmcheck.tiny.checks import float_tensor
 from fmcheck.tiny.render import distance, outline, turned
-from fmcheck.tiny.scenes import CENTRES, JITTER_ANGLE, PALETTE, RADII, SHAPES, Placed, Scene, parse
+from fmcheck.tiny.scenes import CENTRES, JITTER_ANGLE, PALETTE, RADII, Placed, Scene, parse
+from fmcheck.tiny.tokenizer import SHAPES
 
 __all__ = ["ATTRIBUTES", "score"]
 

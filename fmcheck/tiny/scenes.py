@@ -14,10 +14,9 @@ from itertools import product
 import torch
 
 from fmcheck.tiny.checks import describe
+from fmcheck.tiny.tokenizer import SHAPES, SIZES
 
-SIZES = ("large", "small")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", "white")
-SHAPES = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ("black", "gray", "white", "blue", "green", "yellow")
 POSITIONS = ("top left", "top right", "bottom left", "bottom right", "center")
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fmcheck.plots.states import rms_rows, state_sizes, states_of
+from fmcheck.plots.states import state_sizes
+from fmcheck.tensors import rms_rows
 from tests.foreign.subjects import SUBJECTS
 from tests.plots.conftest import base_run, toy_run
 from tests.rules.toy import SPEC
@@ -19,7 +20,7 @@ def test_root_mean_square_by_rows() -> None:
 
 def test_the_states_are_those_that_the_network_and_the_decoder_were_given() -> None:
     run = toy_run()
-    states = states_of(run)
+    states = run.reading.states
     calls = run.trace.of("velocity")
     assert len(states) == 5
     for state, call in zip(states, calls, strict=False):

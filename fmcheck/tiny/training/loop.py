@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 
-__all__ = ["Stage", "fit", "generator_of"]
+__all__ = ["Stage", "fit", "generator_of", "put"]
 
 WARM_UP = 50  # steps until the learning rate is whole
 EMA_DECAY = 0.995
@@ -80,10 +80,15 @@ def fit(stage: Stage, seed: int, folder: Path, about: Mapping[str, Any], on_step
                 write_checkpoint(path, _state(parameters, average, optimizer), {**mine, "step": step + 1})
                 saved = time.monotonic()
             on_step(stage.name, step + 1, stage.steps, value)
+    put(parameters, average)
+    path.unlink(missing_ok=True)
+
+
+def put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give parameters the values of the same names."""
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(average[name])
-    path.unlink(missing_ok=True)
+            parameter.copy_(values[name])
 
 
 def _follow(average: dict[str, Tensor], parameters: Mapping[str, Tensor], step: int) -> None:
@@ -119,10 +124,8 @@ def _resume(
             f"{path}: a checkpoint of another training (different: {', '.join(differing)}); give another folder, or "
             "remove it to start again"
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(groups["weights"][name])
-            average[name].copy_(groups["average"][name])
+    put(parameters, groups["weights"])
+    put(average, groups["average"])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in groups["optimizer"].items():
         index, _, moment = key.partition(".")

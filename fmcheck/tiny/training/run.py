@@ -1,5 +1,6 @@
 """The whole training: autoencoder, text branch, velocity network, one after the other, resumable at every step."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import torch
 from fmcheck.tiny.config import TinyConfig
 from fmcheck.tiny.model import TinyFlowModel
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
-from fmcheck.tiny.training.loop import OnStep, Stage, fit
+from fmcheck.tiny.training.loop import OnStep, Stage, fit, put
 from fmcheck.tiny.training.stages import Recipe, autoencoder_stage, latents, text_stage, velocity_stage
 
 __all__ = ["train"]
@@ -33,14 +34,18 @@ def train(
     """
     recipe = recipe or Recipe()
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"seed": seed, "device": str(device), "recipe": asdict(recipe)}
+    # As it is read back: JSON knows fewer kinds of numbers.
+    about = json.loads(json.dumps({"seed": seed, "device": str(device), "recipe": asdict(recipe)}))
     model = TinyFlowModel(TinyConfig(seed=seed)).to(device).train()
     threads = torch.get_num_threads()
     # Sums over several threads depend on how many there are; and the layers are so small that more hardly pay.
     torch.set_num_threads(1)
     try:
         _stage(autoencoder_stage(model, recipe), seed, folder, about, on_step)
-        cache = latents(model.autoencoder, recipe.pictures, model.config.native_size, model.device)
+        # Made when a stage asks for it: encoding all pictures takes minutes, and finished stages need none.
+        cache = functools.cache(
+            lambda: latents(model.autoencoder, recipe.pictures, model.config.native_size, model.device)
+        )
         _stage(text_stage(model, recipe, cache, seed), seed, folder, about, on_step)
         _stage(velocity_stage(model, recipe, cache), seed, folder, about, on_step)
     finally:
@@ -50,15 +55,13 @@ def train(
 
 def _stage(stage: Stage, seed: int, folder: Path, about: Mapping[str, Any], on_step: OnStep) -> None:
     """Train a stage, or load what an earlier call made of it."""
-    done, mine = folder / f"{stage.name}.safetensors", json.loads(json.dumps({**about, "stage": stage.name}))
+    done, mine = folder / f"{stage.name}.safetensors", {**about, "stage": stage.name}
     if not done.is_file():
-        fit(stage, seed, folder, json.loads(json.dumps(about)), on_step)
+        fit(stage, seed, folder, about, on_step)
         write_checkpoint(done, {"weights": dict(stage.module.named_parameters())}, mine)
         return
     groups, found = read_checkpoint(done)
     if found != mine:
         raise ValueError(f"{done}: made by another training; give another folder, or remove it to start again")
-    with torch.no_grad():
-        for name, parameter in stage.module.named_parameters():
-            parameter.copy_(groups["weights"][name])
+    put(dict(stage.module.named_parameters()), groups["weights"])
     on_step(stage.name, stage.steps, stage.steps, float("nan"))

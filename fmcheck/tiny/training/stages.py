@@ -1,6 +1,6 @@
 """What the three stages of the training learn, and from what."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -97,6 +97,12 @@ def latents(autoencoder: Autoencoder, count: int, side: int, device: torch.devic
     return torch.cat(encoded)
 
 
+def _prompts(model: TinyFlowModel) -> tuple[Tensor, Tensor]:
+    """Ids and mask of all training prompts; picture number i of the cache belongs to row i modulo their number."""
+    ids, mask = model.tokenizer([str(scene) for scene in scenes("train")])
+    return ids.to(model.device), mask.to(model.device)
+
+
 class Regression(nn.Module):
     """The text encoder with a throw-away map from its sample to the latent of the picture, cell by cell."""
 
@@ -107,20 +113,20 @@ class Regression(nn.Module):
         self.head = nn.Conv2d(channels, channels, kernel_size=1, device=model.device)
 
 
-def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Tensor, seed: int) -> Stage:
+def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Callable[[], Tensor], seed: int) -> Stage:
     """Text latents that say, cell by cell, what the picture holds there, as noisy as the KL term wants them."""
-    ids, mask = (t.to(model.device) for t in model.tokenizer([str(scene) for scene in scenes("train")]))
+    ids, mask = _prompts(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         regression = Regression(model)
     side = model.config.native_size
 
     def loss(generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = torch.randint(len(cache), (recipe.text_batch,), generator=generator)
+        rows = torch.randint(len(cache()), (recipe.text_batch,), generator=generator)
         prompts = (rows % len(ids)).to(ids.device)
         text = model.text_encoder(ids[prompts], mask[prompts], generator)
         x0 = model.initial_state(text.z, side, side)
-        error = F.mse_loss(regression.head(x0), cache[rows].to(x0.device))
+        error = F.mse_loss(regression.head(x0), cache()[rows].to(x0.device))
         kl = model.kl_divergence(text)
         sigma = (text.log_var / 2).exp().mean()
         return error + model.config.kl_weight * kl, {"error": error, "kl": kl, "sigma": sigma, "mu": text.mu.std()}
@@ -128,18 +134,18 @@ def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Tensor, seed: int) -
     return Stage("text", regression, recipe.text_steps, recipe.learning_rate, loss)
 
 
-def velocity_stage(model: TinyFlowModel, recipe: Recipe, cache: Tensor) -> Stage:
+def velocity_stage(model: TinyFlowModel, recipe: Recipe, cache: Callable[[], Tensor]) -> Stage:
     """Flow matching from the samples of the trained text branch, which stays as it is, to the cached latents."""
-    ids, mask = (t.to(model.device) for t in model.tokenizer([str(scene) for scene in scenes("train")]))
+    ids, mask = _prompts(model)
     with torch.no_grad():
         text = model.text_encoder(ids, mask)
     side = model.config.native_size
 
     def loss(generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = torch.randint(len(cache), (recipe.velocity_batch,), generator=generator)
+        rows = torch.randint(len(cache()), (recipe.velocity_batch,), generator=generator)
         prompts = (rows % len(ids)).to(ids.device)
         z = model.text_encoder.reparametrise(text.mu[prompts], text.log_var[prompts], generator)
         x0 = model.initial_state(z, side, side)
-        return model.flow_loss(x0, cache[rows].to(x0.device), generator), {}
+        return model.flow_loss(x0, cache()[rows].to(x0.device), generator), {}
 
     return Stage("velocity", model.fm_transformers, recipe.velocity_steps, recipe.learning_rate, loss)
