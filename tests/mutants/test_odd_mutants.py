@@ -113,8 +113,8 @@ def test_the_clean_model_passes_the_witness(name: str, tiny: Subject):
     assert get_mutant(name).caught_by in verdict.judged
 
 
-# Rules about whole loops ask for so many steps, or for losses at so small a size, that they meet these on their way, and
-# the trained decoder meets the overflow at the scale that FM207 asks for.
+# Rules about whole loops ask for so many steps, or for losses at so small a size, that they meet these on their way,
+# and the trained decoder meets the overflow at the scale that FM207 asks for.
 SEEN_BY_OTHERS = {
     "steps_run_in_blocks_of_ten": {"FM503", "FM504", "FM505", "FM208"},
     "weights_given_axes_until_they_fit": {"FM909"},
