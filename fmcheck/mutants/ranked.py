@@ -86,7 +86,8 @@ def summed(partial: Tensor) -> Tensor:
 
 
 def split_mlps(model: TinyFlowModel, mesh: Any, reduce: Callable[[Tensor], Tensor]) -> None:
-    """Spread the velocity network's MLPs: columns of the first layer, rows of the second, whose sums are reduced.
+    """Spread the velocity network's MLPs: columns of the first layer, channels between, rows of the last one, whose
+    sums are reduced.
 
     Args:
         reduce: makes the whole sum of a rank's partial one.
@@ -96,8 +97,10 @@ def split_mlps(model: TinyFlowModel, mesh: Any, reduce: Callable[[Tensor], Tenso
 
 
 def _split(mlp: Any, rank: int, ranks: int, reduce: Callable[[Tensor], Tensor]) -> None:
-    first, second = mlp[0], mlp[2]
-    first.weight = nn.Parameter(first.weight.detach().chunk(ranks)[rank])
-    first.bias = nn.Parameter(first.bias.detach().chunk(ranks)[rank])
-    second.weight = nn.Parameter(second.weight.detach().chunk(ranks, dim=1)[rank])
-    second.forward = lambda x: reduce(F.linear(x, second.weight)) + second.bias
+    for layer in (mlp.expand, mlp.mix):
+        layer.weight = nn.Parameter(layer.weight.detach().chunk(ranks)[rank])
+        layer.bias = nn.Parameter(layer.bias.detach().chunk(ranks)[rank])
+    mlp.mix.groups = len(mlp.mix.weight)
+    last = mlp.project
+    last.weight = nn.Parameter(last.weight.detach().chunk(ranks, dim=1)[rank])
+    last.forward = lambda x: reduce(F.linear(x, last.weight)) + last.bias

@@ -72,6 +72,30 @@ class Mlp(nn.Sequential):
         super().__init__(linear(width, ratio * width), nn.GELU(), linear(ratio * width, width, gain=1.5))
 
 
+class MixMlp(nn.Module):
+    """MLP over the tokens of a grid whose hidden units also see the eight cells around: an outline that crosses
+    cells must agree on both sides of their border, which attention alone learns slowly.
+
+    Source: Mix-FFN of SegFormer (arXiv 2105.15203, section 3.1), used in Sana (arXiv 2410.10629, section 2.2).
+    """
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        hidden = ratio * width
+        self.expand = linear(width, hidden)
+        # Beside the cell itself, so that the neighbours start as a tenth of its power.
+        self.mix = nn.Conv2d(hidden, hidden, kernel_size=3, padding=1, groups=hidden)
+        nn.init.normal_(self.mix.weight, std=0.1)
+        nn.init.zeros_(self.mix.get_parameter("bias"))
+        self.project = linear(hidden, width, gain=1.5)
+
+    def forward(self, x: Float[Tensor, "N tokens width"], height: int) -> Float[Tensor, "N tokens width"]:
+        """Update the tokens of a grid of ``height`` rows, given in row-major order."""
+        hidden = self.expand(x)
+        cells = hidden.transpose(1, 2).unflatten(2, (height, -1))
+        return self.project(F.gelu(hidden + self.mix(cells).flatten(2).transpose(1, 2)))  # type: ignore[no-any-return]
+
+
 def sinusoids(values: Float[Tensor, " N"], width: int, slowest: float, fastest: float) -> Float[Tensor, "N width"]:
     """Sines and cosines of ``values`` at ``width / 2`` angular frequencies in geometric progression.
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fmcheck.tiny.checks import describe, float_tensor
 from fmcheck.tiny.config import TinyConfig
-from fmcheck.tiny.layers import Attention, Mlp, grid_positions, linear, normalise, sinusoids
+from fmcheck.tiny.layers import Attention, MixMlp, grid_positions, linear, normalise, sinusoids
 
 # Angular frequencies for a log-SNR in [-4, 4]: the slowest is monotone over the range, the fastest still tells
 # a thousand times apart after rounding to bfloat16.
@@ -25,18 +25,18 @@ class AdaptiveBlock(nn.Module):
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.attention = Attention(width, heads)
-        self.mlp = Mlp(width, mlp_ratio)
+        self.mlp = MixMlp(width, mlp_ratio)
         self.table = nn.Parameter(0.1 * torch.randn(6, width))
 
     def forward(
-        self, x: Float[Tensor, "N tokens width"], modulation: Float[Tensor, "N 6 width"]
+        self, x: Float[Tensor, "N tokens width"], modulation: Float[Tensor, "N 6 width"], height: int
     ) -> Float[Tensor, "N tokens width"]:
-        """Update the tokens of every row under that row's modulation."""
+        """Update the tokens of every row, a grid of ``height`` rows of cells, under that row's modulation."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.table)[:, :, None, :].unbind(1)
         inner = normalise(x) * (1 + scale_a) + shift_a
         x = x + (0.5 + gate_a) * self.attention(inner, inner)
         inner = normalise(x) * (1 + scale_m) + shift_m
-        return x + (0.5 + gate_m) * self.mlp(inner)  # type: ignore[no-any-return]
+        return x + (0.5 + gate_m) * self.mlp(inner, height)  # type: ignore[no-any-return]
 
 
 class VelocityTransformer(nn.Module):
@@ -83,7 +83,7 @@ class VelocityTransformer(nn.Module):
         tokens = self.embed(x.to(self.dtype).flatten(2).transpose(1, 2)) + places
         modulation = self.modulate(condition).unflatten(-1, (6, self.width))
         for block in self.blocks:
-            tokens = block(tokens, modulation)
+            tokens = block(tokens, modulation, height)
         shift, scale = self.final(condition)[:, None, :].chunk(2, dim=-1)
         velocity = self.out(normalise(tokens) * (1 + scale) + shift)
         return velocity.transpose(1, 2).unflatten(2, (height, width)).contiguous()  # type: ignore[no-any-return]

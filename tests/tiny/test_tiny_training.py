@@ -1,15 +1,19 @@
 """Training: the same weights from the same seed, however often it was killed, and nothing left behind."""
 
 import json
+import math
+from statistics import NormalDist
 
 import pytest
 import torch
 
+from fmcheck.tiny import TinyFlowModel
 from fmcheck.tiny.training import Recipe, loop, train
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
+from fmcheck.tiny.training.decoder import flowed
 from fmcheck.tiny.training.stages import latents
 
-SHORT = Recipe(autoencoder_steps=4, text_steps=3, velocity_steps=4, pictures=8, crops=2, whole=1, text_batch=3, velocity_batch=3)  # fmt: skip  # noqa: E501
+SHORT = Recipe(autoencoder_steps=4, text_steps=3, velocity_steps=4, decoder_steps=3, pictures=8, flowed_pictures=4, crops=2, whole=1, text_batch=3, velocity_batch=3)  # fmt: skip  # noqa: E501
 
 
 def weights(model):
@@ -33,21 +37,21 @@ def finished(tmp_path_factory):
 
 def test_every_step_is_announced(finished):
     _, _, steps = finished
-    expected = [("autoencoder", 4), ("text", 3), ("velocity", 4)]
+    expected = [("autoencoder", 4), ("text", 3), ("velocity", 4), ("decoder", 3)]
     assert steps == [(name, done, count) for name, count in expected for done in range(1, count + 1)]
 
 
 def test_the_log_has_the_losses(finished):
     lines = [json.loads(line) for line in (finished[1] / "train.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["autoencoder"] * 2 + ["text"] * 2 + ["velocity"] * 2
+    assert [line["stage"] for line in lines] == [
+        stage for stage in ("autoencoder", "text", "velocity", "decoder") for _ in range(2)
+    ]
     assert all(line["loss"] > 0 for line in lines)
     assert {"mse", "power"} <= lines[0].keys()
     assert {"error", "kl", "sigma"} <= lines[2].keys()
 
 
 def test_everything_but_the_fallback_was_trained(finished):
-    from fmcheck.tiny import TinyFlowModel
-
     start = TinyFlowModel().state_dict()
     alike = {name for name, value in finished[0].items() if torch.equal(value, start[name])}
     # A flag that no row of so small a batch had is not trained either.
@@ -55,7 +59,7 @@ def test_everything_but_the_fallback_was_trained(finished):
     assert not {name for name in alike if name.startswith("autoencoder.")}
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "text", "velocity"])
+@pytest.mark.parametrize("stage", ["autoencoder", "text", "velocity", "decoder"])
 def test_a_killed_training_goes_on_to_the_same_weights(finished, stage, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
 
@@ -77,7 +81,7 @@ def test_a_finished_training_is_loaded(finished):
     announced = []
     model = train(finished[1], recipe=SHORT, on_step=lambda *step: announced.append(step[:2]))
     assert same(weights(model), finished[0])
-    assert announced == [("autoencoder", 4), ("text", 3), ("velocity", 4)]
+    assert announced == [("autoencoder", 4), ("text", 3), ("velocity", 4), ("decoder", 3)]
 
 
 def test_files_of_another_training_are_refused(finished):
@@ -128,6 +132,37 @@ def test_latents_are_those_of_the_first_training_pictures(tiny_model):
     with torch.no_grad():
         expected = tiny_model.autoencoder.encode_moments(render([example("train", 2)[1]], 256, 256))
     torch.testing.assert_close(found[2:], expected)
+
+
+@pytest.fixture
+def along_a_line(monkeypatch):
+    """A model whose flow starts at 0 and moves by one in every number, whatever is asked."""
+    model = TinyFlowModel()
+    monkeypatch.setattr(model, "initial_state", lambda z, height, width: torch.zeros(len(z), 32, 8, 8))
+    monkeypatch.setattr(model, "velocities", lambda x, t, guided: (torch.ones_like(x), torch.ones_like(x)))
+    return model
+
+
+def test_a_right_flow_ends_at_the_latent_from_every_edge(along_a_line):
+    found = flowed(along_a_line, torch.ones(150, 32, 8, 8), seed=0)
+    torch.testing.assert_close(found, torch.ones(150, 32, 8, 8), atol=1e-6, rtol=0)
+
+
+def test_what_the_flow_makes_wrong_is_in_its_ends(along_a_line):
+    """Latents of 3 and a velocity of 1: from the edge t the end is 3 t + (1 - t)."""
+    found = flowed(along_a_line, torch.full((300, 32, 8, 8), 3.0), seed=0)
+    starts = {round(float((row.mean() - 1) / 2), 4) for row in found[::64]}
+    assert len(starts) > 1, "another edge in every batch"
+    edges = {round(1 / (1 + math.exp(-NormalDist().inv_cdf(k / 8))), 4) for k in range(1, 8)}
+    assert starts <= edges
+
+
+def test_the_decoder_stage_leaves_the_rest_as_it_is(finished):
+    """What text and velocity learned is about the latents of the encoder, as it was after the first stage."""
+    groups, _ = read_checkpoint(finished[1] / "autoencoder.safetensors")
+    for name, value in groups["weights"].items():
+        kept = name.startswith(("encoder.", "to_latent."))
+        assert torch.equal(finished[0][f"autoencoder.{name}"], value) == kept, name
 
 
 def test_a_checkpoint_is_read_as_written(tmp_path):

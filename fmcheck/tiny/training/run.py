@@ -1,4 +1,4 @@
-"""The whole training: autoencoder, text branch, velocity network, one after the other, resumable at every step."""
+"""The whole training: autoencoder, text branch, velocity network and decoder in turn, resumable at every step."""
 
 import functools
 import json
@@ -12,6 +12,7 @@ import torch
 from fmcheck.tiny.config import TinyConfig
 from fmcheck.tiny.model import TinyFlowModel
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
+from fmcheck.tiny.training.decoder import decoder_stage
 from fmcheck.tiny.training.loop import OnStep, Stage, fit, put
 from fmcheck.tiny.training.stages import Recipe, autoencoder_stage, latents, text_stage, velocity_stage
 
@@ -48,6 +49,7 @@ def train(
         )
         _stage(text_stage(model, recipe, cache, seed), seed, folder, about, on_step)
         _stage(velocity_stage(model, recipe, cache), seed, folder, about, on_step)
+        _stage(decoder_stage(model, recipe, cache, seed), seed, folder, about, on_step)
     finally:
         torch.set_num_threads(threads)
     return model.eval()

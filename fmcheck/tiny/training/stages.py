@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from fmcheck.tiny.autoencoder import Autoencoder
 from fmcheck.tiny.model import TinyFlowModel
 from fmcheck.tiny.render import render
-from fmcheck.tiny.scenes import example, scenes
+from fmcheck.tiny.scenes import Placed, example, scenes
 from fmcheck.tiny.training.loop import Stage
 
-__all__ = ["Recipe", "autoencoder_stage", "latents", "text_stage", "velocity_stage"]
+__all__ = [
+    "Recipe",
+    "autoencoder_stage",
+    "difference",
+    "disturbed",
+    "latents",
+    "text_stage",
+    "training_prompts",
+    "velocity_stage",
+    "windows_around",
+]
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,7 @@ class Recipe:
     autoencoder_steps: int = 4000
     text_steps: int = 2500
     velocity_steps: int = 7000
+    decoder_steps: int = 2000
     learning_rate: float = 2e-3
     # Pictures of the cache, from which text and velocity learn: eight of every prompt.
     pictures: int = 8 * 1584
@@ -33,6 +44,8 @@ class Recipe:
     velocity_batch: int = 64
     latent_noise: float = 0.15
     latent_power: float = 2e-3
+    # Of the cache, how many the flow is let loose on for the decoder.
+    flowed_pictures: int = 4 * 1584
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is trained."""
@@ -44,8 +57,8 @@ class Recipe:
 def autoencoder_stage(model: TinyFlowModel, recipe: Recipe) -> Stage:
     """Pictures and back: four batches of crops around the shape, then one of whole pictures.
 
-    L1 keeps edges sharp, MSE is what PSNR measures; noise on the latent makes the decoder forgive what the flow
-    misses, and a price on its power keeps the noise from being outgrown.
+    Noise on the latent makes the decoder forgive what the flow misses, and a price on its power keeps the noise from
+    being outgrown.
     """
     autoencoder, side = model.autoencoder, model.config.native_size
 
@@ -55,14 +68,25 @@ def autoencoder_stage(model: TinyFlowModel, recipe: Recipe) -> Stage:
         images = images.to(model.device, memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16):
             z = autoencoder.encode_moments(images)
-            level = recipe.latent_noise * torch.rand(len(z), 1, 1, 1, generator=generator)
-            noise = level * torch.randn(z.shape, generator=generator)
-            decoded = autoencoder.decode(autoencoder.sample(z + noise.to(z.device)))
-        away, power = decoded.float() - images, z.float().square().mean()
-        absolute, square = away.abs().mean(), away.square().mean()
-        return absolute + 2 * square + recipe.latent_power * power, {"mse": square, "power": power}
+            decoded = autoencoder.decode(autoencoder.sample(disturbed(z, recipe, generator)))
+        error, numbers = difference(decoded, images)
+        power = z.float().square().mean()
+        return error + recipe.latent_power * power, {**numbers, "power": power}
 
     return Stage("autoencoder", autoencoder, recipe.autoencoder_steps, recipe.learning_rate, loss)
+
+
+def disturbed(z: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Latents with noise, of another level in every row."""
+    level = recipe.latent_noise * torch.rand(len(z), 1, 1, 1, generator=generator)
+    return z + (level * torch.randn(z.shape, generator=generator)).to(z.device)
+
+
+def difference(decoded: Tensor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """L1 keeps edges sharp, MSE is what PSNR measures."""
+    away = decoded.float() - images
+    square = away.square().mean()
+    return away.abs().mean() + 2 * square, {"mse": square}
 
 
 def _drawn(count: int, generator: torch.Generator) -> list[int]:
@@ -75,16 +99,22 @@ def _whole(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 def _crops(recipe: Recipe, side: int, generator: torch.Generator) -> Tensor:
     placed = [example("train", index)[1] for index in _drawn(recipe.crops, generator)]
-    within = (recipe.crop * torch.rand(recipe.crops, 2, generator=generator)).tolist()
+    return render(placed, side, side, windows_around(placed, side, recipe.crop, generator))
+
+
+def windows_around(
+    placed: list[Placed], side: int, crop: int, generator: torch.Generator
+) -> list[tuple[int, int, int, int]]:
+    """One window for every picture, in pixels, with the centre of the shape somewhere in it: a plain background
+    teaches nothing."""
     windows = []
-    for one, offsets in zip(placed, within, strict=True):
-        # The centre of the shape is somewhere in the crop: a plain background teaches nothing.
+    for one, offsets in zip(placed, (crop * torch.rand(len(placed), 2, generator=generator)).tolist(), strict=True):
         top, left = (
-            min(side - recipe.crop, max(0, int(centre * side - offset)))
+            min(side - crop, max(0, int(centre * side - offset)))
             for centre, offset in zip(one.centre, offsets, strict=True)
         )
-        windows.append((top, left, recipe.crop, recipe.crop))
-    return render(placed, side, side, windows)
+        windows.append((top, left, crop, crop))
+    return windows
 
 
 @torch.no_grad()
@@ -97,7 +127,7 @@ def latents(autoencoder: Autoencoder, count: int, side: int, device: torch.devic
     return torch.cat(encoded)
 
 
-def _prompts(model: TinyFlowModel) -> tuple[Tensor, Tensor]:
+def training_prompts(model: TinyFlowModel) -> tuple[Tensor, Tensor]:
     """Ids and mask of all training prompts; picture number i of the cache belongs to row i modulo their number."""
     ids, mask = model.tokenizer([str(scene) for scene in scenes("train")])
     return ids.to(model.device), mask.to(model.device)
@@ -115,7 +145,7 @@ class Regression(nn.Module):
 
 def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Callable[[], Tensor], seed: int) -> Stage:
     """Text latents that say, cell by cell, what the picture holds there, as noisy as the KL term wants them."""
-    ids, mask = _prompts(model)
+    ids, mask = training_prompts(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         regression = Regression(model)
@@ -136,7 +166,7 @@ def text_stage(model: TinyFlowModel, recipe: Recipe, cache: Callable[[], Tensor]
 
 def velocity_stage(model: TinyFlowModel, recipe: Recipe, cache: Callable[[], Tensor]) -> Stage:
     """Flow matching from the samples of the trained text branch, which stays as it is, to the cached latents."""
-    ids, mask = _prompts(model)
+    ids, mask = training_prompts(model)
     with torch.no_grad():
         text = model.text_encoder(ids, mask)
     side = model.config.native_size
