@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from fmcheck.case import Case
 from fmcheck.drive import build_model, tokens_of
@@ -24,7 +23,7 @@ from fmcheck.record.trace import Trace
 from fmcheck.rules import Check, Rule
 from fmcheck.rules.blame import wished
 from fmcheck.subject import Subject
-from fmcheck.tensors import all_finite, checks_enabled
+from fmcheck.tensors import all_finite, checks_enabled, has_values
 
 __all__ = ["Models", "Session", "provides"]
 
@@ -317,7 +316,7 @@ def _check_available(case: Case, subject: Subject) -> None:
 def _check_finite(name: str, model: Any) -> None:
     for prefix, module in modules_of(model).items():
         for parameter, tensor in module.named_parameters():
-            if not is_lazy(tensor) and not all_finite(tensor):
+            if has_values(tensor) and not all_finite(tensor):
                 path = ".".join(part for part in (prefix, parameter) if part)
                 raise DeclarationError(
                     f"subject {name!r}: weight {path} holds NaN or infinity, so every number downstream would; "

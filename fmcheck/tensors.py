@@ -16,6 +16,7 @@ import torch
 from beartype.door import is_bearable
 from jaxtyping import Bool, Float, Float32, Int, Shaped, config, jaxtyped
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fmcheck.errors import DeclarationError, did_you_mean
 
@@ -39,6 +40,7 @@ __all__ = [
     "all_finite",
     "checks_enabled",
     "describe",
+    "has_values",
     "joined",
 ]
 
@@ -120,6 +122,12 @@ def describe(value: Any) -> str:
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """The rows of all parts in one tensor; a single part is returned as it is, not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether there are numbers to look at: not in a lazy parameter, nor on the meta device, where offloading hooks
+    leave weights until the moment of their use."""
+    return not is_lazy(tensor) and not tensor.is_meta
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from fmcheck.record.attach import Wrapper
+from fmcheck.tensors import has_values
 
 __all__ = ["ModelState", "changed_inputs", "modules_of", "walk"]
 
@@ -197,7 +197,7 @@ def _tensors(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
     seen: set[int] = set()
     for path, module in modules:
         for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None and id(tensor) not in seen and not is_lazy(tensor):
+            if tensor is not None and id(tensor) not in seen and has_values(tensor):
                 seen.add(id(tensor))
                 found[f"{path}.{key}" if path else key] = tensor
     return found

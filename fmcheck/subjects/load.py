@@ -4,6 +4,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from torch import nn
+
 from fmcheck.errors import DeclarationError, did_you_mean, raised
 from fmcheck.subject import Subject
 
@@ -60,6 +62,11 @@ def load_subject(name: str, folder: Path | None = None) -> Subject:
 
 
 def _as_subject(name: str, found: object) -> Subject:
+    if isinstance(found, nn.Module):
+        raise DeclarationError(
+            f"subject {name!r}: a model ({type(found).__name__}), where a fmcheck.Subject is expected; write a "
+            "function that builds it, and fmcheck init package.module:function proposes a subject for it"
+        )
     if callable(found) and not isinstance(found, Subject):
         try:
             found = found()
@@ -67,6 +74,11 @@ def _as_subject(name: str, found: object) -> Subject:
             raise DeclarationError(f"subject {name!r}: {error}") from error
         except Exception as error:
             raise DeclarationError(f"subject {name!r}: calling it {raised(error)}") from error
+    if isinstance(found, nn.Module):
+        raise DeclarationError(
+            f"subject {name!r}: builds a model ({type(found).__name__}), where a fmcheck.Subject is expected; "
+            f"fmcheck init {name} proposes one"
+        )
     if not isinstance(found, Subject):
         raise DeclarationError(f"subject {name!r}: expected a fmcheck.Subject, found {type(found).__name__}{_ADVICE}")
     return found

@@ -83,6 +83,8 @@ class TestRefusals:
             (["toy:subjekt"], "toy has no 'subjekt'; did you mean 'subject'?"),
             (["nowhere:subject"], "importing 'nowhere' raised ModuleNotFoundError"),
             (["toy:not_a_subject"], "expected a fmcheck.Subject, found int"),
+            (["toy:model"], "a model (Toy), where a fmcheck.Subject is expected; write a function that builds it"),
+            (["toy:build_model"], "builds a model (Toy), where a fmcheck.Subject is expected; fmcheck init toy:build_"),
             (["toy:leaving", "--select", "TY001"], "the subject called sys.exit(0) while it was imported or run"),
             (["toy:unbuildable", "--select", "TY001"], "build raised TypeError"),
             (["toy:subject", "--select", "TX"], "no rule code starts with 'TX'"),

@@ -76,6 +76,11 @@ talking = make("talking toy", generate=_chatter)
 leaving = make("toy that leaves", generate=_leave)
 unbuildable = make("no toy", build=lambda case: math.sqrt("2"))
 not_a_subject = 3
+model = Toy()
+
+
+def build_model() -> Toy:
+    return Toy()
 
 
 def factory() -> Subject:

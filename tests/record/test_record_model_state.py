@@ -185,3 +185,15 @@ def test_two_models_are_found_equal_bit_for_bit() -> None:
     with torch.no_grad():
         second.bias[0] += 1
     assert not ModelState(first).equals(ModelState(second))
+
+
+def test_weights_that_are_elsewhere_are_not_compared() -> None:
+    """On the meta device they have no values: an offloading hook brings them when they are used."""
+    model = _model()
+    model[0].to("meta")
+    state = ModelState(model)
+    assert state.changes() == []
+    model[1].weight.data.mul_(2)
+    assert state.changes() == ["1.weight changed its values"]
+    state.restore()
+    assert state.changes() == []
