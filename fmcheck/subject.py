@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -147,13 +147,34 @@ class Request:
     def guidance_scale(self) -> float:
         return self.case.guidance_scale
 
+    def keywords(self, **names: str | None) -> dict[str, Any]:
+        """Height, width, num_steps, guidance_scale and generator as keyword arguments, under the sampler's own names.
+
+        `keywords(steps="num_steps", w="guidance_scale")` passes the number of steps as `steps` and the scale as `w`;
+        `keywords(prompt="prompts")` adds the prompts, and `keywords(height=None)` leaves the height out.
+
+        Raises:
+            DeclarationError: a name that the request does not have.
+        """
+        own = ("height", "width", "num_steps", "guidance_scale", "generator")
+        known = (*own, "prompts", "images")
+        for theirs, ours in names.items():
+            wrong = theirs if ours is None else ours
+            if wrong not in known:
+                raise DeclarationError(
+                    f"Request.keywords: {theirs}={ours!r}: a request has {', '.join(known)}{did_you_mean(wrong, known)}"
+                )
+        kept = {name: name for name in own if name not in names and name not in names.values()}
+        given = {theirs: ours for theirs, ours in names.items() if ours is not None}
+        return {theirs: getattr(self, ours) for theirs, ours in {**kept, **given}.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A model under test.
 
     Attributes:
-        name: shown in reports.
+        name: shown in reports; without one, the module that `build` was written in.
         build: `build(case)` returns a fresh model on `case.device` with `case.torch_dtype`; called once per device
             and dtype.
         generate: `generate(model, request)` runs the user's own sampler and returns images.
@@ -187,7 +208,7 @@ class Subject:
             a field of the wrong type, an unknown dtype, a native size that the spec's size multiple does not divide.
     """
 
-    name: str
+    name: str = ""
     build: Callable[[Case], Any]
     generate: Callable[[Any, Request], Any]
     velocity: str | Point
@@ -213,6 +234,8 @@ class Subject:
     judge: Judge | None = None
 
     def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _module_of(self.build))
         who = f"Subject {self.name!r}"
         if not self.velocity:
             raise DeclarationError(f"{who}: velocity names no observation point; give its dotted path")
@@ -307,3 +330,9 @@ class Subject:
     def but(self, **changes: Any) -> "Subject":
         """The same subject with some fields changed."""
         return replace(self, **changes)
+
+
+def _module_of(build: Any) -> str:
+    while isinstance(build, partial):
+        build = build.func
+    return getattr(build, "__module__", None) or "subject"

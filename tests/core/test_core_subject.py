@@ -2,10 +2,13 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +16,7 @@ from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
 from fmcheck.session import Session
 from fmcheck.spec import FlowSpec
-from fmcheck.subject import ROLES, Point, Subject
+from fmcheck.subject import ROLES, Point, Request, Subject
 from fmcheck.subjects import load_subject
 from fmcheck.subjects.tiny import subject as tiny
 
@@ -153,3 +156,41 @@ def test_a_build_that_fails_is_not_tried_again() -> None:
         with pytest.raises(DeclarationError, match="build raised RuntimeError: no checkpoint"):
             session.model(tiny.case)
     assert len(tried) == 1
+
+
+def _named_by(build: Any) -> str:
+    return Subject(build=build, generate=lambda m, r: None, velocity="net").name
+
+
+def test_a_subject_without_a_name_has_that_of_the_module_its_build_was_written_in() -> None:
+    assert _named_by(_subject) == __name__
+    assert _named_by(partial(partial(_subject), velocity="net")) == __name__
+    assert _named_by(SimpleNamespace.__new__) == "subject", "a builtin method has none"
+
+
+class TestKeywords:
+    request_ = Request(Case(prompts=("a cat",), num_steps=7, guidance_scale=1.5, height=64), {}, torch.Generator())
+
+    def test_the_names_of_the_request(self) -> None:
+        assert self.request_.keywords() == {
+            "height": 64,
+            "width": 256,
+            "num_steps": 7,
+            "guidance_scale": 1.5,
+            "generator": self.request_.generator,
+        }
+
+    def test_the_names_of_the_sampler(self) -> None:
+        found = self.request_.keywords(steps="num_steps", w="guidance_scale", prompt="prompts", generator=None)
+        assert found == {"height": 64, "width": 256, "steps": 7, "w": 1.5, "prompt": ["a cat"]}
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ({"steps": "num_step"}, r"steps='num_step': a request has height, width, .*; did you mean 'num_steps'\?"),
+            ({"steps": None}, "steps=None: a request has height, width, num_steps, guidance_scale, generator, prompts"),
+        ],
+    )
+    def test_a_name_that_the_request_does_not_have(self, names: dict[str, Any], message: str) -> None:
+        with pytest.raises(DeclarationError, match=f"Request.keywords: {message}"):
+            self.request_.keywords(**names)

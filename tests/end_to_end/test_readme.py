@@ -49,6 +49,11 @@ def my_project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_subject_of_the_readme_is_ten_lines() -> None:
+    block = _block("python", "# fmcheck_subject.py")
+    assert block[block.index("subject = ") :].count("\n") == 10
+
+
 def test_the_subject_of_the_readme_is_checked_and_clean(my_project: Path) -> None:
     command = [sys.executable, "-m", "fmcheck.cli", "run", "fmcheck_subject:subject", "-v"]
     done = subprocess.run(command, cwd=my_project, capture_output=True, text=True, check=False)

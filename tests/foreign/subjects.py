@@ -28,12 +28,9 @@ UNCOND = replace(NOISE, guidance_formula="uncond_plus", guidance_layout="uncond_
 SMALL = Case(height=64, width=96)
 
 crossflow = Subject(
-    name="crossflow",
     build=lambda case: p01.make_crossflow(device=case.device, dtype=case.torch_dtype),
     tokenize=lambda model, prompts: dict(zip(("ids", "mask"), p01.encode_prompts(prompts), strict=True)),
-    generate=lambda model, r: model.text_to_image(
-        **r.inputs, height=r.height, width=r.width, steps=r.num_steps, w=r.guidance_scale, generator=r.generator
-    ),
+    generate=lambda model, r: model.text_to_image(**r.inputs, **r.keywords(steps="num_steps", w="guidance_scale")),
     velocity="backbone",
     text="text",
     sample="codec.to_latent",
@@ -41,6 +38,7 @@ crossflow = Subject(
     spec=FlowSpec(latent_channels=4, downsampling=8, sigma_min=1e-5, latent_scale=0.41, latent_shift=0.15),
 )
 crossflow = crossflow.but(
+    name="crossflow",
     case=SMALL,
     entry="text_to_image",
     encode="codec.encode",
