@@ -40,6 +40,8 @@ def train_tiny(out: Path, *, device: str, seed: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=steps, loss=loss)
             bar.update(tasks[stage], completed=done, loss=loss)
+            if bar.disable and done == steps:
+                print(f"{stage}: {steps} steps, loss {loss:.4f}; the log is {out / 'train.jsonl'}", file=sys.stderr)
 
         try:
             model = train(out, device=device, seed=seed, on_step=on_step)

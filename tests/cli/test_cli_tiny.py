@@ -12,7 +12,9 @@ from fmcheck.tiny.training import Recipe, result, run
 
 Command = Callable[..., tuple[int, str, str]]
 
-SHORT = Recipe(autoencoder_steps=1, text_steps=1, velocity_steps=1, pictures=2, crops=1, whole=1, text_batch=2)
+SHORT = Recipe(
+    autoencoder_steps=1, text_steps=1, velocity_steps=1, decoder_steps=1, pictures=2, crops=1, whole=1, text_batch=2
+)
 
 
 @pytest.fixture
@@ -35,6 +37,8 @@ def test_weights_card_and_log_are_written(fmcheck_command: Command, tmp_path: Pa
     assert "--seed 3" in card["trained"]["command"]
     assert set(card["scores"]) >= {"psnr", "cfg 0, basic", "cfg 0, full"}
     assert (out / "train.jsonl").is_file()
+    stages = [line.partition(":")[0] for line in err.splitlines() if "steps, loss" in line]
+    assert stages == ["autoencoder", "text", "velocity", "decoder"], "without a terminal, a line for every stage"
     load_trained(build(config=TinyConfig()), out)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmcheck.tiny import TinyFlowModel, build
+from fmcheck.tiny import TinyConfig, TinyFlowModel, build
 from tests import threads
 
 PROMPTS = ["a large red circle on a blue background, top left", "a small green square on a black background"]
@@ -35,6 +35,12 @@ def tiny_bfloat16() -> TinyFlowModel:
 def fresh_model() -> TinyFlowModel:
     """A model that a test may change."""
     return build()
+
+
+@pytest.fixture
+def untrained() -> TinyFlowModel:
+    """The model as training finds it."""
+    return build(config=TinyConfig())
 
 
 @pytest.fixture(scope="session")

@@ -147,13 +147,13 @@ def test_gradients_reach_text_and_velocity_but_not_the_autoencoder(fresh_model, 
     assert (fresh_model.fm_transformers.null.weight.grad.abs().sum(1) > 0).all()
 
 
-def test_a_few_steps_lower_the_loss(fresh_model, batch, seeded):
+def test_a_few_steps_lower_the_loss(untrained, batch, seeded):
     images, ids, mask = (part[:2] for part in batch)
-    optimiser = torch.optim.Adam(fresh_model.fm_transformers.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam(untrained.fm_transformers.parameters(), lr=2e-3)
     losses = []
     for _ in range(8):
         optimiser.zero_grad()
-        terms = fresh_model.training_loss(images, ids, mask, seeded(1))
+        terms = untrained.training_loss(images, ids, mask, seeded(1))
         terms.loss.backward()
         optimiser.step()
         losses.append(terms.flow.item())
