@@ -33,7 +33,10 @@ def sweep(
             raise DeclarationError(f"{error}, or use --no-pictures") from error
     found = _campaign(gate, settings, folder, fresh=fresh, timed=timed)
     document = sweep_json(found)
-    replace_file(folder / "sweep.json", f"{document}\n".encode())
+    try:
+        replace_file(folder / "sweep.json", f"{document}\n".encode())
+    except OSError as error:
+        raise DeclarationError(f"--out {folder}: cannot be written: {error.strerror or error}") from error
     written = [folder / "sweep.json"]
     if drawn:
         from fmcheck.sweep.pictures import write_pictures

@@ -18,6 +18,7 @@ def train_tiny(out: Path, *, device: str, seed: int) -> None:
     Raises:
         DeclarationError: a device that is not there, a path that is no folder, or files of another training.
     """
+    from fmcheck.tiny.trained import in_half_precision
     from fmcheck.tiny.training import scored, train, write_trained
 
     if out.exists() and not out.is_dir():
@@ -47,6 +48,7 @@ def train_tiny(out: Path, *, device: str, seed: int) -> None:
             model = train(out, device=device, seed=seed, on_step=on_step)
         except (ValueError, FloatingPointError) as error:
             raise DeclarationError(f"tiny train: {error}") from error
+    in_half_precision(model)
     scores = scored(model)
     path = write_trained(model, out, scores, device=device, seed=seed)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB", file=sys.stderr)

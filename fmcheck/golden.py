@@ -76,7 +76,8 @@ class Golden:
 
 
 def _short(value: float) -> float | int:
-    return int(value) if value in (0, 1) else round(value, 6)
+    # All digits of the others: a test that counts ties must not see rounding as a fall.
+    return int(value) if value in (0, 1) else value
 
 
 def _spelled(value: Any, indent: int) -> str:
@@ -102,6 +103,6 @@ def read_golden(path: Path) -> Golden | None:
         return Golden(**{**table, "prompts": tuple(table["prompts"]), "scores": scores})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, DeclarationError) as error:
         raise DeclarationError(
-            f"{path}: expected golden scores, found something else ({type(error).__name__}: {error}); make them again, "
-            "or remove the file"
+            f"{path}: expected golden scores, found something else ({type(error).__name__}: {error}); remove the "
+            "file, and make them again"
         ) from error

@@ -11,6 +11,9 @@ from fmcheck.golden import Golden
 
 __all__ = ["Judge"]
 
+# A mean of float32 scores may come out this much beyond [0, 1].
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
@@ -75,10 +78,10 @@ class Judge:
         if self.headline not in found:
             raise DeclarationError(f"Judge: no score {self.headline!r} among {', '.join(found) or 'none'}")
         for name, values in found.items():
-            inside = bool(((values >= 0) & (values <= 1)).all())
+            inside = bool(((values >= -_ROUNDING) & (values <= 1 + _ROUNDING)).all())
             if list(values.shape) != [len(prompts)] or not inside:
                 raise DeclarationError(
                     f"Judge: score {name!r}: expected {len(prompts)} numbers in [0, 1]; found {list(values.shape)}"
                     f"{'' if inside else ' with others'}"
                 )
-        return found
+        return {name: values.clamp(0, 1) for name, values in found.items()}

@@ -44,6 +44,8 @@ _STYLE: Any = {
     "legend.fontsize": SMALL,
     "figure.titlesize": TITLE,
     "text.color": INK,
+    # A dollar sign in a prompt or an error would begin a formula.
+    "text.parse_math": False,
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,

@@ -21,7 +21,7 @@ FLOORS = [
     {"flow"},
     {"record"},
     {"drive"},
-    {"wish", "ranks", "tolerance"},
+    {"wish", "ranks", "tolerance", "judging"},
     {"plan", "oracles", "parity"},
     {"rules"},
     {"outcome"},

@@ -10,6 +10,7 @@ from fmcheck.case import Case
 from fmcheck.gallery.entries import Entry
 from fmcheck.gallery.golden import golden_case
 from fmcheck.gallery.intervals import Estimate, estimated, paired
+from fmcheck.judging import scores_of
 from fmcheck.outcome import Finding
 from fmcheck.rules import get_rule
 from fmcheck.session import Session
@@ -123,9 +124,8 @@ def _judged(entry: Entry, run: Run, originals: Tensor | None) -> tuple[Exhibit, 
     images = result.detach().to("cpu", torch.float32)
     if images.shape != (case.batch, spec.image_channels, case.height, case.width):
         return Exhibit(entry=entry, scores={}, trouble=f"returned {describe(result)} for {case.batch} prompts"), None
-    low, high = spec.image_range
-    seen = images.nan_to_num(low).clamp(low, high)
-    scores = {name: values.tolist() for name, values in judge(case.prompts, seen).items()}
+    seen = scores_of(judge, case.prompts, images.nan_to_num(spec.image_range[0]), spec.image_range)
+    scores = {name: values.tolist() for name, values in seen.items()}
     changed = None
     if originals is not None:
         changed = float((images != originals).flatten(1).any(1).double().mean())

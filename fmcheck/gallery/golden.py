@@ -5,9 +5,11 @@ from collections.abc import Callable
 from fmcheck.case import Case
 from fmcheck.errors import DeclarationError
 from fmcheck.golden import Golden
+from fmcheck.judging import scores_of
 from fmcheck.session import Session
 from fmcheck.subject import Subject
 from fmcheck.sweep.measuring import pictures_of
+from fmcheck.tensors import all_finite
 from fmcheck.wish import Wish
 
 __all__ = ["PROMPTS", "SEEDS", "golden_case", "make_golden"]
@@ -62,7 +64,7 @@ def make_golden(
         on_seed: called with every seed when it is done, for progress displays.
 
     Raises:
-        DeclarationError: no judge, too few prompts, no seeds, or a run that raised.
+        DeclarationError: no judge, too few prompts, no seeds, or a run that raised or made pictures that are none.
     """
     if seeds < 1:
         raise DeclarationError(f"seeds: expected at least 1; found {seeds}")
@@ -74,8 +76,10 @@ def make_golden(
         run = session.run(Wish("golden", session.subject.case))
         if run.failure or subject.judge is None:
             raise DeclarationError(f"subject {subject.name!r}: no golden scores: {run.failure}")
-        images, (low, high) = pictures_of(run), subject.spec.image_range
-        found.append(subject.judge(case.prompts, images.clamp(low, high)))
+        images = pictures_of(run)
+        if not all_finite(images):
+            raise DeclarationError(f"subject {subject.name!r}: no golden scores: seed {seed} makes NaN or infinity")
+        found.append(scores_of(subject.judge, case.prompts, images, subject.spec.image_range))
         session.forget()
         on_seed(seed)
     return Golden(

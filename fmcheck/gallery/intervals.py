@@ -10,6 +10,8 @@ from fmcheck.tolerance import half_width
 __all__ = ["Estimate", "estimated", "paired", "wilson"]
 
 _ALPHA = 0.05
+# Between the same scores, summed in another order.
+_ROUNDING = 1e-12
 # Two-sided 95% quantile of the normal law.
 _Z = statistics.NormalDist().inv_cdf(1 - _ALPHA / 2)
 
@@ -44,8 +46,14 @@ def estimated(values: Sequence[float]) -> Estimate:
 
 
 def paired(values: Sequence[float], clean: Sequence[float]) -> Estimate:
-    """The mean of `value - clean`, prompt by prompt, with Student's t interval; no width where all are equal."""
+    """The mean of `value - clean`, prompt by prompt, with Student's t interval.
+
+    Equal differences say nothing of their spread; then the sign test decides, with 2 / 2^N for all of one sign.
+    """
     apart = [value - other for value, other in zip(values, clean, strict=True)]
-    mean = statistics.fmean(apart)
-    half = half_width(apart, _ALPHA) if len(apart) > 1 else 2.0
+    mean, half = statistics.fmean(apart), 2.0
+    if max(apart) - min(apart) > _ROUNDING:
+        half = half_width(apart, _ALPHA)
+    elif abs(mean) <= _ROUNDING or 2.0 ** (1 - len(apart)) <= _ALPHA:
+        half = 0.0
     return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half))

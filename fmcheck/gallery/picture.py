@@ -84,7 +84,7 @@ def _said(exhibit: Exhibit) -> str:
     raised = exhibit.trouble.partition(" raised ")[2]
     text = f"raises: {raised}" if raised else exhibit.trouble
     lines = textwrap.wrap(text, _TROUBLE_WIDTH, break_long_words=True)[:6]
-    return "\n".join(lines).replace("$", r"\$")
+    return "\n".join(lines)
 
 
 def _second_line(exhibit: Exhibit) -> str:

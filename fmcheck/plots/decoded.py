@@ -1,6 +1,7 @@
 """The states of a run as pictures, made by the subject's own end of the loop: `sample` and `decode`."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,11 @@ def decoded_states(session: Session, run: Run) -> Decoded:
     # Where the loop hands its state to `sample`, what that makes of it enters `decode`.
     sampled = run.reading.entered("sample") is not None
     exchange = _Exchange(spec, [states[k] for k in steps], in_state_units=not sampled)
-    changes: tuple[Disturbance, ...] = (_at("decode", points["decode"], exchange.decode),)
+    # Previews that the loop decodes on its way are left alone.
+    behind = {(call.role, call.number) for call in run.reading.after_loop}
+    changes: tuple[Disturbance, ...] = (_at("decode", points["decode"], exchange.decode, behind),)
     if sampled:
-        changes = (_at("sample", points["sample"], exchange.sample), *changes)
+        changes = (_at("sample", points["sample"], exchange.sample, behind), *changes)
     again = session.run(Wish("decoded-states", run.case, disturbances=changes))
     if again.failure:
         raise NotInformative(f"while the states were decoded, {again.failure}")
@@ -151,8 +154,13 @@ class _Call:
         return found.detach().clone()
 
 
-def _at(role: str, point: Point, do: Callable[[_Call], Any]) -> Disturbance:
+def _at(role: str, point: Point, do: Callable[[_Call], Any], calls: Collection[tuple[str, int]]) -> Disturbance:
+    """`do` at those of the role's calls whose numbers are among `calls`."""
+    numbers = itertools.count()
+
     def around(original: Callable[..., Any], arguments: Arguments) -> Any:
+        if (role, next(numbers)) not in calls:
+            return original(*arguments.args, **arguments.kwargs)
         x = stacked(arguments.get(point.arguments.get("x")))
         if not isinstance(x, Tensor) or x.dim() < 2:
             raise NotInformative(f"{role} is given no tensor with rows")

@@ -1,5 +1,6 @@
 """Pictures of the state: `state_norm.png` and `decoded_states.png`."""
 
+import math
 import textwrap
 from typing import Any
 
@@ -26,8 +27,9 @@ def draw_state_sizes(sizes: StateSizes, title: str, under: str) -> Any:
         )  # fmt: skip
     panel.set_ylabel("root mean square of the state")
     step_axis(panel, int(sizes.steps[-1]), "in front of step (the last point is behind the last step)")
-    top = max(max(row) for row in sizes.rows)
-    panel.set_ylim(0, 1.15 * max(top, sizes.start[1] if sizes.start else 0.0) or 1.0)
+    sizes_seen = [value for row in sizes.rows for value in row if math.isfinite(value)]
+    top = max([*sizes_seen, sizes.start[1] if sizes.start else 0.0])
+    panel.set_ylim(0, 1.15 * top or 1.0)
     panel.legend(loc="lower right")
     remarks = [text for text in (sizes.unseen, "" if sizes.start else sizes.start_says) if text]
     if remarks:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fmcheck.errors import ForeignRuleError, InternalError, NotInformative
+from fmcheck.errors import DeclarationError, ForeignRuleError, InternalError, NotInformative
 from fmcheck.plan import Wish
 from fmcheck.rules.registry import Rule
 
@@ -30,11 +30,17 @@ def blamed(rule: Rule, during: str) -> Iterator[None]:
 
     Raises:
         InternalError: the rule broke; a ForeignRuleError where it is another package's.
+        DeclarationError: a function that the user declared is at fault.
     """
     try:
         yield
     except (NotInformative, MemoryError, torch.OutOfMemoryError, InternalError):
         raise
+    except DeclarationError as error:
+        # What the user declared and a rule of ours asked, such as a judge, says so itself.
+        if not rule.package:
+            raise
+        raise broken(rule, during, error) from error
     except Exception as error:
         raise broken(rule, during, error) from error
 

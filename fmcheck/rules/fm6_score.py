@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from fmcheck.golden import Golden
+from fmcheck.judging import scores_of
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import given, measured, require, require_finite, within
 from fmcheck.rules.registry import Check, rule
@@ -50,7 +51,7 @@ def worse_pictures(runs: Mapping[str, Run]) -> Iterator[Check]:
     run = runs["golden"]
     judge = given(run.subject.judge, "the subject declares no judge")
     golden = given(judge.golden, "there are no golden scores")
-    images, (low, high) = run.result, run.subject.spec.image_range
+    images = run.result
     shaped = images.dim() == 4 and len(images) == len(golden.prompts) and images.is_floating_point()
     require(shaped, f"generate returned {describe(images)} for {len(golden.prompts)} prompts (see FM702)")
     require_finite(images)
@@ -59,8 +60,8 @@ def worse_pictures(runs: Mapping[str, Run]) -> Iterator[Check]:
         f"the golden scores have a mean of {golden.mean(judge.headline):.3g}: even pictures with nothing right would be"
         " no lower than luck explains; more seeds, more prompts or a better model are needed",
     )
-    # As a viewer sees them: values outside of the range are FM703's.
-    scores = judge(golden.prompts, images.clamp(low, high))
+    # Values outside of the range are FM703's.
+    scores = scores_of(judge, golden.prompts, images, run.subject.spec.image_range)
     yield measured(f"{judge.headline} {_compared(golden, judge.headline, scores[judge.headline])}")
     # The parts share what one test may have, and the one that fell furthest speaks for them.
     parts = [name for name in golden.scores if name != judge.headline and name in scores]

@@ -117,7 +117,7 @@ class Campaign:
         """
         started = time.perf_counter()
         found_before = len(self._keys) - len(self.missing)
-        say("one run again")
+        say("finished runs again")
         self._confirm()
         for key in self.missing:
             say(f"{key.steps} steps, scale {key.scale:g}")
@@ -143,8 +143,12 @@ class Campaign:
     def _make(self, key: Key) -> None:
         try:
             run, images = self._made(key)
-            found = measured(run, images, self._unguided(key, images), self.subject.judge, self._time_of(key))
-            self.store.add(key, found, images, *self._range, exact=is_off(self._spec, key.scale))
+            unguided = self._unguided(key, images)
+            found = measured(run, images, unguided, self.subject.judge, self._time_of(key))
+            # Without its unguided run, which raised, it is made again with it when the sweep goes on.
+            lacking = unguided is None and self.settings.unguided_scale(self._spec) is not None
+            exact = is_off(self._spec, key.scale)
+            self.store.add(key, found, images, *self._range, exact=exact, listed=not lacking)
         except NotInformative as reason:
             self._errors[key.setting] = str(reason)
         finally:
@@ -176,7 +180,8 @@ class Campaign:
         return bare_seconds(self._session, self.settings.case_of(key)) if timed else None
 
     def _confirm(self) -> None:
-        """Make one finished run again: a sampler, schedule or judge that has changed shows in no setting.
+        """Make finished runs again, the mildest and the most guided one: a sampler, schedule or judge that has changed
+        shows in no setting, and changed guidance in no unguided picture.
 
         Raises:
             DeclarationError: the pictures or their scores are others now.
@@ -184,18 +189,27 @@ class Campaign:
         finished = [key for key in self._keys if key in self.store.entries]
         if not finished:
             return
-        key = next((key for key in finished if is_off(self._spec, key.scale)), finished[0])
+
+        def strength(key: Key) -> float:
+            return 0.0 if is_off(self._spec, key.scale) else abs(self._spec.guidance_weight(key.scale))
+
+        for key in dict.fromkeys([min(finished, key=strength), max(finished, key=strength)]):
+            self._confirm_one(key)
+
+    def _confirm_one(self, key: Key) -> None:
         kept = self.store.pixels(key, *self._range)
         try:
             run, images = self._made(key)
-            apart = "others now" if kept is None else _apart(pixels_of(images, *self._range), kept)
+            now = pixels_of(images, *self._range)
+            apart = "others now" if kept is None else _apart(now, kept)
             exact = self.store.exact(key)
-            now = measured(run, images if exact is None else exact, None, self.subject.judge, None)
+            scored = measured(run, images if exact is None else exact, None, self.subject.judge, None).scores
+            same = exact is not None or (kept is not None and torch.equal(now, kept))
         except NotInformative as reason:
             apart = str(reason)
         finally:
             self._session.forget()
-        if not apart and exact is not None and _scored_apart(now.scores, self.store.entries[key].scores):
+        if not apart and same and _scored_apart(scored, self.store.entries[key].scores):
             apart = "the same pictures have other scores now"
         if apart:
             raise DeclarationError(

@@ -14,6 +14,7 @@ from fmcheck.case import Case
 from fmcheck.drive import tokens_of
 from fmcheck.errors import DeclarationError, NotInformative
 from fmcheck.judge import Judge
+from fmcheck.judging import scores_of
 from fmcheck.record.boundary import is_preview
 from fmcheck.record.watch import global_random_state, restore_settings, settings
 from fmcheck.session import Session
@@ -139,7 +140,7 @@ def measured(run: Run, images: Tensor, unguided: Tensor | None, judge: Judge | N
     away = None if unguided is None or unguided.shape != images.shape else distance(images, unguided, low, high)
     return Measured(
         finite=finite.tolist(),
-        scores={} if judge is None else _scores(judge, run.case.prompts, images.clamp(low, high), finite),
+        scores={} if judge is None else _scores(judge, run.case.prompts, images, (low, high), finite),
         clipped=_listed(clipped(images, low, high), finite),
         colour=[] if shade is None else _listed(shade, finite),
         distance=[] if away is None else _listed(away, finite & away.isfinite()),
@@ -153,12 +154,14 @@ def _listed(values: Tensor, finite: Tensor) -> list[float | None]:
     return [float(value) if good else None for value, good in zip(values, finite, strict=True)]
 
 
-def _scores(judge: Judge, prompts: Sequence[str], images: Tensor, finite: Tensor) -> dict[str, list[float | None]]:
-    """The judge sees finite pictures only, as a viewer would: clamped to the image range."""
+def _scores(
+    judge: Judge, prompts: Sequence[str], images: Tensor, image_range: tuple[float, float], finite: Tensor
+) -> dict[str, list[float | None]]:
+    """The judge sees finite pictures only."""
     good = [i for i, well in enumerate(finite.tolist()) if well]
     if not good:
         return {}
-    found = judge([prompts[i] for i in good], images[good])
+    found = scores_of(judge, [prompts[i] for i in good], images[good], image_range)
     scores: dict[str, list[float | None]] = {}
     for name, values in found.items():
         scores[name] = [None] * len(prompts)

@@ -111,8 +111,7 @@ def _wrapped(prompt: str, height: float) -> str:
     lines, fit = textwrap.wrap(prompt, _LABEL_WIDTH) or [""], max(1, min(_LABEL_LINES, int(height / _LINE)))
     if len(lines) > fit:
         lines = [*lines[: fit - 1], f"{lines[fit - 1][: _LABEL_WIDTH - 2]} …"]
-    # A dollar sign would begin a formula.
-    return "\n".join(lines).replace("$", r"\$")
+    return "\n".join(lines)
 
 
 def _measures(sweep: Sweep) -> Iterator[tuple[str, Callable[[Row], Estimate | float | None]]]:

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from fmcheck.judge import Judge
@@ -24,6 +25,8 @@ _LEVEL = f"{1 - ALPHA:.0%}, all pairs at once"
 _DIGITS = 3
 # A picture without guidance may clip nothing at all: a factor of nothing would allow nothing.
 FACTOR, CLIPPED_FLOOR = 1.5, 0.01
+# Between means of the same numbers in another order.
+_NO_DIFFERENCE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """For one number of steps, the largest scale at which nothing ran away; None when even the smallest did."""
+    """For one number of steps, the scale up to which nothing ran away; None when even at the smallest it did."""
 
     steps: int
     scale: float | None
@@ -83,7 +86,7 @@ def compared(best: Row, other: Row, best_score: Estimate, score: Estimate, pairs
         elif 2.0 ** (1 - count) <= ALPHA / pairs:
             width = 0.0
     # Not "> 0" alone: differences of rounding errors are equal, too.
-    worse = width is not None and mean > max(width, 1e-12)
+    worse = width is not None and mean > max(width, _NO_DIFFERENCE)
     return Comparison(steps=other.steps, scale=other.scale, difference=mean, half_width=width, worse=worse)
 
 
@@ -150,7 +153,8 @@ def _unclear(best: Row, name: str, comparisons: Sequence[Comparison]) -> str:
         f"the data cannot tell: {name} is highest at {shown(best)} ({best.scores[name].mean:.3f}), but no other "
         f"setting is worse by more than chance ({_LEVEL}, {prompts} prompts)"
     )
-    widths = [c.half_width / c.difference for c in comparisons if c.half_width is not None and c.difference > 0]
+    # Equal differences have no width, and tell nothing of how many prompts would do.
+    widths = [c.half_width / c.difference for c in comparisons if c.half_width and c.difference > _NO_DIFFERENCE]
     if widths:
         needed = prompts * min(widths) ** 2
         said += f"; with the same spread about {_rounded(needed)} prompts would show the clearest of these differences"
@@ -164,18 +168,20 @@ def _rounded(count: float) -> str:
 
 
 def _without_judge(rows: Sequence[Row]) -> Advice:
-    found = tuple(_observed(steps, rows) for steps in dict.fromkeys(row.steps for row in rows))
+    counts = dict.fromkeys(row.steps for row in rows if row.off and row.usable)
+    found = tuple(_observed(steps, rows) for steps in counts)
     why = "the subject has no judge, so nothing here says which scale makes better pictures"
-    if not any(row.off and row.usable for row in rows):
+    if not found:
         return Advice(kind="no judge", why=f"{why}, and there is no unguided picture to compare with")
     return Advice(kind="no judge", why=why, observations=found)
 
 
 def _observed(steps: int, rows: Sequence[Row]) -> Observation:
-    mine = [row for row in rows if row.steps == steps and row.usable]
-    base = next((row for row in mine if row.off), None)
-    held = [row.scale for row in mine if not row.added and base is not None and _stays(row, base)]
-    return Observation(steps=steps, scale=max(held, default=None))
+    mine = [row for row in rows if row.steps == steps]
+    base = next(row for row in mine if row.off and row.usable)
+    asked = sorted((row for row in mine if not row.added), key=lambda row: abs(row.weight))
+    held = [row.scale for row in takewhile(lambda row: row.usable and _stays(row, base), asked)]
+    return Observation(steps=steps, scale=held[-1] if held else None)
 
 
 def _stays(row: Row, base: Row) -> bool:

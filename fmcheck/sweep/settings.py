@@ -151,7 +151,7 @@ def settings_for(
     neutral = subject.spec.neutral_scale
     return Settings(
         case=subject.case.but(height=height, width=width),
-        scales=tuple(w + neutral for w in WEIGHTS) if scales is None else tuple(map(float, scales)),
+        scales=tuple(w + neutral for w in WEIGHTS) if scales is None else tuple(float(scale) + 0.0 for scale in scales),
         steps=STEPS if steps is None else tuple(steps),
         seeds=seeds,
         prompts=texts[:wanted],
@@ -180,7 +180,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         DeclarationError: the file cannot be read, is no UTF-8, or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some editors begin a file with a byte order mark, which belongs to no prompt.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"--prompts {path}: expected a UTF-8 text file; {error}") from error
     found = tuple(line.strip() for line in lines if line.strip())

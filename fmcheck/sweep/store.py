@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from fmcheck.files import replace_file
 from fmcheck.record.model_state import walk
 from fmcheck.sweep.measuring import Measured
 from fmcheck.sweep.settings import Key
+from fmcheck.tensors import has_values
 
 __all__ = ["Store", "pixels_of", "weights_digest"]
 
@@ -52,17 +54,17 @@ class Store:
         if self.folder.exists() and not self.folder.is_dir():
             raise DeclarationError(f"--out {self.folder}: expected a folder; found a file")
         known = self.folder / _IDENTITY
-        strange = [] if not self.folder.exists() else [p for p in self.folder.iterdir() if not p.name.startswith(".")]
-        if not known.exists() and strange:
+        if known.exists():
+            found = self._known(known)
+            if fresh:
+                self._clear()
+            else:
+                self._compare(found)
+        elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise DeclarationError(
                 f"--out {self.folder}: expected a new or empty folder, or that of an earlier sweep; "
                 f"found one without {_IDENTITY}"
             )
-        if known.exists():
-            if fresh:
-                self._clear()
-            else:
-                self._compare(known)
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(known, json.dumps(self.identity, indent=2, ensure_ascii=False).encode())
         (self.folder / _IMAGES).mkdir(exist_ok=True)
@@ -72,14 +74,21 @@ class Store:
         """Only what a sweep writes: a user's own notes in the folder stay."""
         for name in (_IDENTITY, _ENTRIES, *_WRITTEN):
             (self.folder / name).unlink(missing_ok=True)
-        for path in [*self.folder.glob("grid-*.png"), *(self.folder / _IMAGES).glob("*.safetensors")]:
+        pictures = (self.folder / _IMAGES).glob("steps*-scale*-seed*-batch*.safetensors")
+        for path in [*self.folder.glob("grid-*.png"), *pictures]:
             path.unlink()
 
-    def _compare(self, known: Path) -> None:
+    def _known(self, path: Path) -> Mapping[str, Any]:
+        """Whose runs the folder holds. Other programs have a file of that name too: their folders are left alone."""
         try:
-            found = json.loads(known.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DeclarationError(f"{known}: damaged ({error}); start over with --fresh") from error
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not {"schema", "subject", "weights"} <= found.keys():
+            raise DeclarationError(f"{path}: not that of a sweep, or damaged; name another folder")
+        return found
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
         for name in {**found, **self.identity}:
             there, here = found.get(name), self.identity.get(name)
             if there != here:
@@ -99,7 +108,7 @@ class Store:
                 key, found = Key(**table.pop("key")), Measured(**table)
             except (ValueError, TypeError, KeyError):
                 continue
-            if self.path_of(key).exists():
+            if _is_whole(self.path_of(key)):
                 self.entries[key] = found
                 whole.append(line)
         if len(whole) != len(lines):
@@ -110,8 +119,14 @@ class Store:
         name = f"steps{key.steps}-scale{key.scale!r}-seed{key.seed}-batch{key.batch}.safetensors"
         return self.folder / _IMAGES / name
 
-    def add(self, key: Key, found: Measured, images: Tensor, low: float, high: float, *, exact: bool) -> None:
+    def add(
+        self, key: Key, found: Measured, images: Tensor, low: float, high: float, *, exact: bool, listed: bool = True
+    ) -> None:
         """Keep a finished run: its pictures `[B, channels, H, W]` first, so that a line never speaks of missing ones.
+
+        Args:
+            exact: keep the pictures as they are, to compare others with them.
+            listed: also for sweeps that go on from here.
 
         Raises:
             DeclarationError: the folder cannot be written.
@@ -120,13 +135,17 @@ class Store:
         line = json.dumps({"key": vars(key), **found.as_table()}, ensure_ascii=False)
         try:
             replace_file(self.path_of(key), save({"images": tensor}))
-            with (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
-                file.flush()
-                os.fsync(file.fileno())
+            if listed:
+                self._append(line)
         except OSError as error:
             raise DeclarationError(f"--out {self.folder}: cannot be written: {error.strerror or error}") from error
         self.entries[key] = found
+
+    def _append(self, line: str) -> None:
+        with (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def exact(self, key: Key) -> Tensor | None:
         """The unguided pictures of a finished run, float32; None where they are not kept so."""
@@ -141,6 +160,14 @@ class Store:
     def _load(self, key: Key) -> Tensor | None:
         path = self.path_of(key)
         return load_file(path)["images"] if key in self.entries and path.exists() else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "images" in file.keys()  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError):
+        return False
 
 
 def pixels_of(images: Tensor, low: float, high: float) -> Tensor:
@@ -159,7 +186,7 @@ def weights_digest(model: Any) -> str:
     digest = hashlib.sha256()
     for path, module in walk(model):
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is None or tensor.is_meta:
+            if tensor is None or not has_values(tensor):
                 continue
             digest.update(f"{path}.{name} {tensor.dtype} {list(tensor.shape)} ".encode())
             flat = tensor.detach().cpu().contiguous().reshape(-1)

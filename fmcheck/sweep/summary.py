@@ -118,6 +118,10 @@ def _row(
     no_norms = next((run.no_norms for run in flat if run.no_norms), "")
     if len({len(run.norms) for run in flat}) > 1:
         no_norms = "the runs differ in their number of steps"
+    growths = [[_growth(run) for run in of_seed] for of_seed in runs] if all(run.norms for run in flat) else []
+    grown = all(math.isfinite(value) for of_seed in growths for of_run in of_seed for value in of_run)
+    if growths and not grown:
+        no_norms = no_norms or "it starts at 0 or overflows, so that its growth is no number"
     # A judge that has changed since the first runs may name its scores differently.
     names = [name for name in flat[0].scores if all(name in run.scores for run in flat)]
     readable = all(run.norms for run in flat) and "differ" not in no_norms
@@ -127,7 +131,7 @@ def _row(
         clipped=_over([[run.clipped for run in r] for r in runs]),
         colour=_over([[run.colour for run in r] for r in runs]) if all(run.colour for run in flat) else None,
         distance=_over([[run.distance for run in r] for r in runs]) if all(map(_complete, flat)) else None,
-        growth=_over([[_growth(run) for run in r] for r in runs]) if readable else None,
+        growth=_over(growths) if readable and grown else None,
         norms=_norms(flat) if readable else None,
         no_norms=no_norms,
     )
@@ -137,7 +141,7 @@ def _complete(run: Measured) -> bool:
     return bool(run.distance) and None not in run.distance
 
 
-def _growth(run: Measured) -> list[float | None]:
+def _growth(run: Measured) -> list[float]:
     return [last / first if first else math.nan for first, last in zip(run.norms[0], run.norms[-1], strict=True)]
 
 
@@ -146,7 +150,7 @@ def _norms(runs: Sequence[Measured]) -> list[float]:
     return [statistics.fmean(values) for values in rows]
 
 
-def _over(values: list[list[list[float | None]]]) -> Estimate:
+def _over(values: Sequence[Sequence[Sequence[float | None]]]) -> Estimate:
     """`[seeds][batches][rows of the batch]` as an estimate over the prompts."""
     by_seed = [[value for batch in of_seed for value in batch] for of_seed in values]
     prompts = [statistics.fmean(v for v in column if v is not None) for column in zip(*by_seed, strict=True)]

@@ -1,6 +1,7 @@
 """The weights that come with the package: half precision on disk, with a card that says where they are from."""
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -9,12 +10,12 @@ from typing import Any
 
 import tomli_w
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from fmcheck.tiny.weights import load_weights
 
-__all__ = ["FOLDER", "card", "load_trained", "save_trained"]
+__all__ = ["FOLDER", "card", "in_half_precision", "load_trained", "save_trained"]
 
 FOLDER = Path(__file__).parent / "trained"
 WEIGHTS, CARD = "tiny.safetensors", "card.toml"
@@ -58,6 +59,13 @@ def load_trained(model: nn.Module, folder: Path = FOLDER) -> None:
     load_weights(model, path)
 
 
+@torch.no_grad()
+def in_half_precision(model: nn.Module) -> None:
+    """Round the weights to what :func:`save_trained` writes, so that scores are those of the file."""
+    for value in model.state_dict().values():
+        value.copy_(value.half())
+
+
 def save_trained(model: nn.Module, about: Mapping[str, Any], folder: Path) -> Path:
     """Write weights as float16 and a card with their SHA-256 and what is known ``about`` them.
 
@@ -68,8 +76,13 @@ def save_trained(model: nn.Module, about: Mapping[str, Any], folder: Path) -> Pa
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{name}: expected numbers within float16, found others")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / WEIGHTS
-    save_file(tensors, str(path))
-    entries = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size, **about}
-    (folder / CARD).write_text(tomli_w.dumps(entries), encoding="utf-8")
-    return path
+    content = save(tensors)
+    entries = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **about}
+    for name, data in ((WEIGHTS, content), (CARD, tomli_w.dumps(entries).encode())):
+        beside = folder / f".{name}.part"
+        beside.write_bytes(data)
+        # Nobody reads half of one.
+        os.replace(beside, folder / name)
+    card.cache_clear()
+    _verified.cache_clear()
+    return folder / WEIGHTS

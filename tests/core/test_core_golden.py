@@ -40,6 +40,14 @@ def test_a_file_gives_them_back(tmp_path: Path) -> None:
     assert max(map(len, GOLDEN.as_text().splitlines())) < 60, "one line a prompt or a seed, for reviews of a change"
 
 
+def test_no_digit_is_lost(tmp_path: Path) -> None:
+    """41/48 lies half way between two units of the permutation test: its last digit decides which one it is."""
+    path = tmp_path / "golden.json"
+    golden = changed(scores={"score": ((41 / 48, 1 / 3), (0.1 + 0.2, 1.0))})
+    path.write_text(golden.as_text(), encoding="utf-8")
+    assert read_golden(path) == golden
+
+
 def test_no_file_is_no_golden(tmp_path: Path) -> None:
     assert read_golden(tmp_path / "golden.json") is None
 

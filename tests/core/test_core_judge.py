@@ -59,3 +59,8 @@ def test_a_wrong_answer_is_refused(scores: object, message: str) -> None:
 def test_a_wrong_declaration_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DeclarationError, match=message):
         dataclasses.replace(JUDGE, **changes)
+
+
+def test_a_mean_that_rounding_takes_beyond_the_ends_is_put_back() -> None:
+    judge = Judge(score=lambda p, i: {"x": torch.tensor([1 + 1e-7, -1e-8])}, headline="x", prompts=("a",))
+    assert judge(["a", "b"], torch.zeros(2, 3, 4, 4))["x"].tolist() == [1.0, 0.0]

@@ -10,7 +10,7 @@ from fmcheck.gallery.golden import golden_case, make_golden
 from fmcheck.judge import Judge
 from fmcheck.spec import FlowSpec
 from fmcheck.subject import Subject
-from tests.rules.toy import SPEC, toy_subject
+from tests.rules.toy import SPEC, Toy, toy_subject
 
 PROMPTS = ("a cat", "a dog", "a hen")
 
@@ -67,3 +67,12 @@ def test_what_cannot_be_made_is_refused(toy: Subject) -> None:
 
     with pytest.raises(DeclarationError, match="no golden scores: .*out of ideas"):
         make_golden(toy.but(generate=fails), prompts=1)
+
+
+def test_pictures_that_are_no_numbers_are_refused(toy: Subject) -> None:
+    class Nan(Toy):
+        def finish(self, images: torch.Tensor) -> torch.Tensor:
+            return images * torch.nan
+
+    with pytest.raises(DeclarationError, match="no golden scores: seed 0 makes NaN or infinity"):
+        make_golden(toy.but(build=lambda case: Nan()), prompts=2, seeds=1)

@@ -38,6 +38,12 @@ def test_differences_are_paired_by_prompt() -> None:
     assert paired([1.0], [0.5]) == Estimate(0.5, -1.0, 1.0), "one prompt says nothing about others"
 
 
+def test_equal_differences_are_told_by_their_number() -> None:
+    """All of one sign by luck: 2 / 2^N, which is below 0.05 from six on."""
+    assert paired([0.5] * 5, [0.7] * 5).high == 1
+    assert paired([0.5] * 6, [0.7] * 6).high == pytest.approx(-0.2)
+
+
 def test_students_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng, held, trials = np.random.default_rng(0), 0, 1000
     for _ in range(trials):

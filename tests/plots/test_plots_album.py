@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fmcheck.errors import DeclarationError
 from fmcheck.outcome import Report
@@ -109,6 +111,22 @@ def test_a_run_that_raised_after_its_loop_is_drawn_and_says_so(tmp_path: Path) -
     assert "no pictures today" in made["decoded_states.png"].reason
     session = Session(toy_subject(RaisesLate))
     assert caption(session.run(session.plan.base)).endswith("; generate raised ValueError: no pictures today")
+
+
+class StartsAsNan(Toy):
+    def initial_state(self, z: Tensor, height: int, width: int) -> Tensor:
+        return super().initial_state(z, height, width) * torch.nan
+
+
+def test_a_run_of_nothing_but_nan_has_its_pictures(tmp_path: Path) -> None:
+    made = pictures(toy_subject(StartsAsNan), tmp_path)
+    assert made["state_norm.png"].path is not None, made["state_norm.png"]
+
+
+def test_dollars_in_prompts_and_names_begin_no_formula(tmp_path: Path) -> None:
+    subject = toy_subject(name="a$_$b")
+    subject = subject.but(case=subject.case.but(prompts=("a $x^$", "for $5 and $6", "${var_$}")))
+    assert written(pictures(subject, tmp_path)) == ALWAYS | {"log_snr.png"}
 
 
 class Raises(Toy):

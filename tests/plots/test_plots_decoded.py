@@ -114,6 +114,20 @@ def test_a_decoder_that_is_called_row_by_row_gets_row_by_row() -> None:
         assert torch.allclose(shown(by_rows, position), shown(whole, position), atol=1e-6)
 
 
+class Previews(Toy):
+    def velocity_at(self, x: Tensor, t: Tensor, scale: float) -> Tensor:
+        self.preview = self.codec.decode(self.codec.sample(x))
+        return super().velocity_at(x, t, scale)
+
+
+@pytest.mark.parametrize("points", [{}, {"sample": None}])
+def test_previews_that_the_loop_decodes_on_its_way_are_left_alone(points: dict[str, None]) -> None:
+    _, found = decoded(toy_subject(Previews, **points))
+    _, plain = decoded(toy_subject(**points))
+    for position in range(5):
+        assert torch.equal(shown(found, position), shown(plain, position))
+
+
 def test_no_decode_is_a_reason() -> None:
     with pytest.raises(NotInformative, match="declares no 'decode'"):
         decoded(toy_subject(decode=None))

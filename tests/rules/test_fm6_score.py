@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmcheck.errors import DeclarationError
 from fmcheck.gallery.golden import make_golden
 from fmcheck.golden import Golden
 from fmcheck.judge import Judge
@@ -207,3 +208,21 @@ def test_the_run_is_that_of_the_golden_scores_whatever_the_native_seed(toy: Subj
     assert wish.case.seed == golden.seed == 0
     assert wish.case.prompts == golden.prompts
     assert (wish.case.num_steps, wish.case.guidance_scale) == (golden.num_steps, golden.guidance_scale)
+
+
+def test_a_judge_that_raises_is_a_wrong_declaration_and_no_defect_of_ours(toy: Subject) -> None:
+    def broken(prompts: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        raise RuntimeError("no weights for my judge")
+
+    with pytest.raises(DeclarationError, match="Judge: score raised RuntimeError: no weights for my judge"):
+        check(toy.but(judge=dataclasses.replace(toy.judge, score=broken)), select=("FM609",))
+
+
+def test_what_the_judge_draws_is_given_back(toy: Subject) -> None:
+    def drawing(prompts: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        return score(prompts, images)
+
+    before = torch.get_rng_state()
+    assert judged(toy, judge=dataclasses.replace(toy.judge, score=drawing)).status == "passed"
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,8 @@
 """A whole sweep on a pipeline whose numbers are known, stopped and gone on with, and on the tiny model."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -104,11 +106,11 @@ def test_a_sweep_that_was_killed_goes_on_where_it_ended(tmp_path: Path) -> None:
     again = _Stopping(after=10_000)
     sweep = _swept(toy(likes_03, generate=again), tmp_path / "out", batch=5)
     runs = 2 * len(SCALES) * 2 * 2
-    # One finished run is made again, to see whether the sampler is still the same.
-    assert (sweep.found_before, again.calls) == (13, runs - 13 + 1)
+    # The mildest and the most guided of the finished runs are made again: is the sampler still the same?
+    assert (sweep.found_before, again.calls) == (13, runs - 13 + 2)
     assert sweep.rows == whole.rows
     assert sweep.advice == whole.advice
-    third = _Stopping(after=1)
+    third = _Stopping(after=2)
     assert _swept(toy(likes_03, generate=third), tmp_path / "out", batch=5).rows == whole.rows
 
 
@@ -117,17 +119,23 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "out" / "entries.jsonl"
     text = path.read_text()
     path.write_text(text[:-40])
-    calls = _Stopping(after=2)
+    calls = _Stopping(after=3)
     assert _swept(toy(likes_03, generate=calls), tmp_path / "out").rows == whole.rows
-    assert calls.calls == 2
+    assert calls.calls == 3
     assert path.read_text() == text
 
 
-def test_a_lost_picture_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [None, 0, 100])
+def test_a_lost_or_half_written_picture_is_made_again(tmp_path: Path, left: int | None) -> None:
     whole = _swept(toy(likes_03), tmp_path / "out")
-    whole.store.path_of(Key(2, 3.0, 1, 0)).unlink()
-    calls = _Stopping(after=2)
+    path = whole.store.path_of(Key(2, 3.0, 1, 0))
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(content[:left])
+    calls = _Stopping(after=3)
     assert _swept(toy(likes_03, generate=calls), tmp_path / "out").rows == whole.rows
+    assert path.read_bytes() == content
 
 
 def test_a_sampler_that_has_changed_is_noticed(tmp_path: Path) -> None:
@@ -135,6 +143,25 @@ def test_a_sampler_that_has_changed_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"differ by 2\.[56]\d* of 255 levels .RMS.. The sampler or the judge"):
         # 0.02 of a range of 2 are 2.55 of 255 levels.
         _swept(toy(likes_03, generate=lambda m, r: m.generate(r) + 0.02), tmp_path / "out", scales=[9])
+
+
+def test_guidance_that_has_changed_is_noticed_though_unguided_pictures_are_the_same(tmp_path: Path) -> None:
+    def stronger(model: Toy, request: Request) -> torch.Tensor:
+        more = request.case.but(guidance_scale=1.2 * request.guidance_scale - 0.2)
+        return model.generate(dataclasses.replace(request, case=more))
+
+    _swept(toy(likes_03), tmp_path / "out")
+    with pytest.raises(DeclarationError, match=r"scale 6, .*made again: the pictures differ by"):
+        _swept(toy(likes_03, generate=stronger), tmp_path / "out", scales=[*SCALES, 9])
+
+
+def test_a_judge_that_has_changed_is_noticed_where_no_picture_is_unguided(tmp_path: Path) -> None:
+    """With embedded guidance every picture is kept in eight bits; equal ones have equal scores all the same."""
+    spec = dataclasses.replace(toy().spec, guidance_layout="embedded")
+    _swept(toy(likes_03).but(spec=spec), tmp_path / "out", scales=[2, 3])
+    other = Judge(score=lambda p, i: {"match": torch.full((len(p),), 0.5)}, headline="match", prompts=PROMPTS)
+    with pytest.raises(DeclarationError, match="have other scores now"):
+        _swept(toy(other).but(spec=spec), tmp_path / "out", scales=[2, 3])
 
 
 def test_a_judge_that_has_changed_is_noticed(tmp_path: Path) -> None:
@@ -195,6 +222,18 @@ def test_a_file_and_a_folder_of_other_things_are_refused_even_with_fresh(tmp_pat
     assert (tmp_path / "photos" / "a.png").exists()
 
 
+@pytest.mark.parametrize("content", ['{"editor": 1}', "[]", '{"schema": 1, "subj'])
+def test_settings_of_another_program_are_left_alone_even_with_fresh(tmp_path: Path, content: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.safetensors").write_text("precious")
+    (tmp_path / "settings.json").write_text(content)
+    for fresh in (False, True):
+        with pytest.raises(DeclarationError, match=r"settings.json: not that of a sweep, or damaged; name another"):
+            _swept(toy(), tmp_path, fresh=fresh)
+    assert (tmp_path / "settings.json").read_text() == content
+    assert (tmp_path / "images" / "mine.safetensors").exists()
+
+
 def test_pictures_that_are_not_finite_mark_their_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
     def broken(model: Toy, request: Request) -> torch.Tensor:
         images = model.generate(request)
@@ -218,6 +257,60 @@ def test_a_scale_that_raises_is_a_row_with_its_reason_and_is_tried_again(tmp_pat
     assert _row(sweep, 2, 0.0).error == "generate raised ValueError: divides by the scale"
     assert sweep.advice.chosen == (2, 3.0)
     assert not any(row.error for row in _swept(toy(likes_03), tmp_path / "out").rows)
+
+
+def test_a_run_whose_unguided_one_raised_is_made_again_with_it(tmp_path: Path) -> None:
+    def broken(model: Toy, request: Request) -> torch.Tensor:
+        if request.guidance_scale == 1:
+            raise ValueError("divides by the scale less one")
+        return model.generate(request)
+
+    first = _swept(toy(likes_03, generate=broken), tmp_path / "out")
+    assert _row(first, 2, 3.0).distance is None
+    later = _swept(toy(likes_03), tmp_path / "out")
+    assert later.rows == _swept(toy(likes_03), tmp_path / "at once").rows
+
+
+@pytest.mark.parametrize("start", [0.0, 1e38])
+def test_a_state_whose_growth_is_no_number_says_so(tmp_path: Path, start: float) -> None:
+    """It starts at nothing, or overflows on the way to pictures that are clamped."""
+
+    class Growing(Toy):
+        def decode(self, x: torch.Tensor) -> torch.Tensor:
+            return super().decode(x).clamp(-1, 1).nan_to_num(0.0)
+
+        @torch.no_grad()
+        def generate(self, request: Request) -> torch.Tensor:
+            x, null = torch.full((len(request.prompts), 3, 2, 3), start), torch.zeros(len(request.prompts))
+            for k in range(request.num_steps):
+                x = x + 20 * start * self.velocity(x, null + k, null.bool()) + self.velocity(x, null + k, null.bool())
+            return self.decode(x)
+
+    row = _row(_swept(toy(build=lambda case: Growing()), tmp_path / "out", scales=[1]), 4, 1.0)
+    assert row.growth is None
+    assert row.no_norms == "it starts at 0 or overflows, so that its growth is no number"
+    assert row.clipped is not None
+
+
+def test_a_judge_that_draws_is_the_same_again_and_leaves_no_trace(tmp_path: Path) -> None:
+    def score(prompts: Sequence[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"match": torch.rand(len(prompts))}
+
+    judge = Judge(score=score, headline="match", prompts=PROMPTS)
+    before = torch.random.get_rng_state()
+    first = _swept(toy(judge), tmp_path / "out")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert _swept(toy(judge), tmp_path / "out").rows == first.rows
+
+
+def test_weights_without_a_shape_yet_are_no_obstacle(tmp_path: Path) -> None:
+    def build(case: object) -> Toy:
+        model = Toy()
+        model.unused = torch.nn.LazyLinear(3)
+        return model
+
+    assert _swept(toy(likes_03, build=build), tmp_path / "out", scales=[1, 3]).advice.chosen == (2, 3.0)
 
 
 def test_a_subject_that_always_raises_is_a_wrong_declaration(tmp_path: Path) -> None:

@@ -98,5 +98,5 @@ def test_a_grey_picture_a_dollar_and_a_single_step_are_drawn(tmp_path: Path) -> 
     sweep = Campaign("toy", subject, settings, tmp_path / "out", timed=False).run()
     assert len(write_pictures(sweep, tmp_path)) == 3
     (axis,) = grid_picture(sweep, 1).axes
-    assert axis.get_yticklabels()[0].get_text() == r"for \$5 and \$6"
+    assert axis.get_yticklabels()[0].get_text() == "for $5 and $6", "no formula"
     assert axis.get_yticklabels()[1].get_text().count("\n") == 3

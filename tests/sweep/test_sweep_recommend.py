@@ -133,6 +133,23 @@ def test_without_a_judge_the_largest_scale_that_stays_bounded_is_an_observation(
     assert [(o.steps, o.scale) for o in advice.observations] == [(8, expected)]
 
 
+def test_without_a_judge_no_scale_beyond_one_that_ran_away_is_called_bounded() -> None:
+    rows = [(0, 0.1, [1, 1]), (2, 0.1, [1, 1]), (3, 0.5, [1, 1]), (4, 0.1, [1, 1])]
+    assert [o.scale for o in advise([_measured(*row) for row in rows], None).observations] == [2]
+
+
+def test_without_a_judge_steps_without_an_unguided_picture_are_not_spoken_of() -> None:
+    few = [_row(scale, [0.0], scores={}, bad=int(scale == 0), norms=[1, 1]) for scale in (0, 2)]
+    more = [_row(scale, [0.0], scores={}, steps=16, norms=[1, 1]) for scale in (0, 2)]
+    assert [(o.steps, o.scale) for o in advise([*few, *more], None).observations] == [(16, 2)]
+
+
+def test_differences_of_rounding_ask_for_no_number_of_prompts() -> None:
+    advice = advise([_row(0, [0.1 + 0.2] * 12), _row(3, [0.3] * 12)], likes_03)
+    assert advice.kind == "cannot tell"
+    assert "prompts would show" not in advice.why
+
+
 def test_without_a_judge_and_an_unguided_picture_nothing_is_observed() -> None:
     advice = advise([_measured(2, 0.1, [1, 1])], None)
     assert advice.observations == ()

@@ -92,7 +92,7 @@ def test_a_size_that_the_subject_does_not_list_is_refused() -> None:
 
 def test_prompts_are_the_lines_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
-    path.write_text("a red circle\n\n  ein grünes Quadrat \n", encoding="utf-8")
+    path.write_text("\ufeffa red circle\n\n  ein grünes Quadrat \n", encoding="utf-8")
     assert read_prompts(path) == ("a red circle", "ein grünes Quadrat")
 
 

@@ -64,3 +64,22 @@ def test_a_number_beyond_half_precision_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"latent_fallback.weight: expected numbers within float16"):
         save_trained(model, {}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_new_weights_are_loaded_though_others_were_read_before(tiny_model, folder):
+    load_trained(build(config=TinyConfig()), folder)
+    other = build(config=TinyConfig(seed=3))
+    save_trained(other, {"licence": "other"}, folder)
+    model = build(config=TinyConfig())
+    load_trained(model, folder)
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), atol=1e-3, rtol=1e-3)
+    assert card(folder)["licence"] == "other"
+    assert sorted(path.name for path in folder.iterdir()) == ["card.toml", "tiny.safetensors"]
+
+
+def test_rounding_first_gives_what_the_file_gives(tmp_path):
+    model, other = build(config=TinyConfig(seed=3)), build(config=TinyConfig())
+    trained.in_half_precision(model)
+    save_trained(model, {}, tmp_path)
+    load_trained(other, tmp_path)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fmcheck.tiny import TinyFlowModel
-from fmcheck.tiny.training import Recipe, loop, train
+from fmcheck.tiny.training import Recipe, loop, run, train
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 from fmcheck.tiny.training.decoder import flowed
 from fmcheck.tiny.training.stages import latents
@@ -188,3 +188,26 @@ def test_another_file_is_no_checkpoint(tmp_path):
 def test_a_recipe_without_steps_is_refused():
     with pytest.raises(ValueError, match="text_steps: expected a positive number, found 0"):
         Recipe(text_steps=0)
+
+
+@pytest.mark.parametrize("seed", [0, 20250903, 2**62])
+def test_every_seed_gives_its_own_numbers(seed):
+    draws = {float(torch.rand((), generator=loop.generator_of(seed + k, "text", 0))) for k in range(3)}
+    assert len(draws) == 3
+
+
+def test_a_stage_that_cannot_be_written_is_not_trained_again(finished, tmp_path, monkeypatch):
+    """The disk is full when a stage is done: its checkpoint is still there."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+
+    def full(path, groups, about):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_checkpoint", full)
+        with pytest.raises(OSError, match="no space left"):
+            train(tmp_path, recipe=SHORT)
+    announced = []
+    model = train(tmp_path, recipe=SHORT, on_step=lambda *step: announced.append(step[:2]))
+    assert same(weights(model), finished[0])
+    assert announced[0] == ("text", 1)

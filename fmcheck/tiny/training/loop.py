@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 
-__all__ = ["Stage", "fit", "generator_of", "put"]
+__all__ = ["Stage", "fit", "generator_of", "put", "running_of"]
 
 WARM_UP = 50  # steps until the learning rate is whole
 EMA_DECAY = 0.995
@@ -39,9 +39,14 @@ class Stage:
     loss: Callable[[torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 
 
+def running_of(stage: Stage, folder: Path) -> Path:
+    """Where the checkpoint of a stage is while it is trained."""
+    return folder / f"{stage.name}-running.safetensors"
+
+
 def generator_of(seed: int, name: str, step: int) -> torch.Generator:
     """Random numbers of one step: on the CPU, the same for every device."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + sum(name.encode())) * 1_000_003 + step)
+    return torch.Generator().manual_seed(((seed * 1_000_003 + sum(name.encode())) * 1_000_003 + step) % 2**63)
 
 
 def rate(step: int, steps: int) -> float:
@@ -52,13 +57,14 @@ def rate(step: int, steps: int) -> float:
 def fit(stage: Stage, seed: int, folder: Path, about: Mapping[str, Any], on_step: OnStep) -> None:
     """Train a stage to its end and leave the averaged weights in its module.
 
-    Goes on from the checkpoint in ``folder`` when there is one of this stage.  Raises ``ValueError`` for a checkpoint
-    of another training, and ``FloatingPointError`` when the loss is no number any more.
+    Goes on from the checkpoint in ``folder`` when there is one of this stage, and leaves it to the caller to remove.
+    Raises ``ValueError`` for a checkpoint of another training, and ``FloatingPointError`` when the loss is no number
+    any more.
     """
     parameters = dict(stage.module.named_parameters())
     optimizer = torch.optim.AdamW(parameters.values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    path, mine = folder / f"{stage.name}-running.safetensors", {**about, "stage": stage.name}
+    path, mine = running_of(stage, folder), {**about, "stage": stage.name}
     first = _resume(path, mine, parameters, average, optimizer) if path.is_file() else 0
     saved = time.monotonic()
     with (folder / "train.jsonl").open("a") as log:
@@ -81,7 +87,6 @@ def fit(stage: Stage, seed: int, folder: Path, about: Mapping[str, Any], on_step
                 saved = time.monotonic()
             on_step(stage.name, step + 1, stage.steps, value)
     put(parameters, average)
-    path.unlink(missing_ok=True)
 
 
 def put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fmcheck.tiny.config import TinyConfig
 from fmcheck.tiny.model import TinyFlowModel
 from fmcheck.tiny.training.checkpoint import read_checkpoint, write_checkpoint
 from fmcheck.tiny.training.decoder import decoder_stage
-from fmcheck.tiny.training.loop import OnStep, Stage, fit, put
+from fmcheck.tiny.training.loop import OnStep, Stage, fit, put, running_of
 from fmcheck.tiny.training.stages import Recipe, autoencoder_stage, latents, text_stage, velocity_stage
 
 __all__ = ["train"]
@@ -36,8 +36,10 @@ def train(
     recipe = recipe or Recipe()
     folder.mkdir(parents=True, exist_ok=True)
     # As it is read back: JSON knows fewer kinds of numbers.
-    about = json.loads(json.dumps({"seed": seed, "device": str(device), "recipe": asdict(recipe)}))
-    model = TinyFlowModel(TinyConfig(seed=seed)).to(device).train()
+    config = TinyConfig(seed=seed)
+    shared = {"seed": seed, "device": str(device), "recipe": asdict(recipe), "config": asdict(replace(config, seed=0))}
+    about = json.loads(json.dumps(shared))
+    model = TinyFlowModel(config).to(device).train()
     threads = torch.get_num_threads()
     # Sums over several threads depend on how many there are; and the layers are so small that more hardly pay.
     torch.set_num_threads(1)
@@ -61,6 +63,8 @@ def _stage(stage: Stage, seed: int, folder: Path, about: Mapping[str, Any], on_s
     if not done.is_file():
         fit(stage, seed, folder, about, on_step)
         write_checkpoint(done, {"weights": dict(stage.module.named_parameters())}, mine)
+        # Not before: between the two a kill would lose the whole stage.
+        running_of(stage, folder).unlink(missing_ok=True)
         return
     groups, found = read_checkpoint(done)
     if found != mine:
