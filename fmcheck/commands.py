@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fmcheck.errors import DeclarationError
+from fmcheck.files import require_folder
 from fmcheck.gate import Gate
 from fmcheck.outcome import Report
 from fmcheck.report.explain import explain_page
@@ -41,9 +42,11 @@ def run(
     """Check, write the report to stdout; 1 when the gate fails. Reproduction files and pictures are named on stderr.
 
     Raises:
-        DeclarationError: pictures cannot be made, or not there; no run was made.
+        DeclarationError: pictures or reproduction files cannot be made there; no run was made.
         InternalError: a rule broke. The report of the others has been written by then.
     """
+    if repro_dir is not None:
+        require_folder("--repro-dir", repro_dir)
     report, pictures = _checked(gate, plots)
     verdict = verdict_of(report, strict=gate.strict, min_checked=gate.min_checked)
     context = gate.context()

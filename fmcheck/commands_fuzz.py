@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmcheck.commands import contained, stdout, width_of
 from fmcheck.errors import ForeignRuleError, InternalError
+from fmcheck.files import require_folder
 from fmcheck.fuzz import Find, FuzzReport
 from fmcheck.fuzz.workers import run_workers
 from fmcheck.fuzz_gate import Hunt
@@ -60,6 +61,8 @@ def fuzz(
     hunt: Hunt, *, workers: int, output_format: str, repro_dir: Path | None, strict: bool, verbose: bool = False
 ) -> int:
     """Search, print, shrink; 1 when a rule is broken (out of memory alone is none, unless strict), 130 on Ctrl-C."""
+    if repro_dir is not None:
+        require_folder("--repro-dir", repro_dir)
     with contained():
         gate = prepare(hunt.target, select=hunt.select, ignore=hunt.ignore, device=hunt.device, dtype=hunt.dtype)
     columns = (

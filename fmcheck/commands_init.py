@@ -8,7 +8,7 @@ from fmcheck.commands import contained, stdout
 from fmcheck.errors import FmcheckError
 from fmcheck.init import propose, write_proposal
 from fmcheck.init.proposal import Proposal
-from fmcheck.init.write import add_table, refuse_existing
+from fmcheck.init.write import add_table, require_place
 from fmcheck.outcome import Report
 from fmcheck.run import check
 from fmcheck.subject import Subject
@@ -25,11 +25,11 @@ def init(target: str, output: Path, call: str | None = None, generate: str | Non
     Raises:
         DeclarationError: the builder or the sampler cannot be run, or the output exists.
     """
-    refuse_existing(output)
+    module = require_place(output)
     with contained():
         proposal = propose(target, call=call, generate=generate)
-    write_proposal(proposal, output)
-    name = f"{output.stem}:subject"
+    write_proposal(proposal, output, module)
+    name = f"{module}:subject"
     table = add_table(Path.cwd(), name)
     print(f"wrote {output}")
     _tell(proposal)

@@ -3,7 +3,26 @@
 import os
 from pathlib import Path
 
-__all__ = ["replace_file"]
+from fmcheck.errors import DeclarationError
+
+__all__ = ["replace_file", "require_folder"]
+
+
+def require_folder(option: str, folder: Path) -> Path:
+    """A folder to write into, made where it is missing; asked for before any run is made.
+
+    Raises:
+        DeclarationError: nothing can be written there; names the option.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeclarationError(
+            f"{option} {folder}: expected a folder, or a place for a new one; {error.strerror or error}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DeclarationError(f"{option} {folder}: no permission to write into this folder")
+    return folder
 
 
 def replace_file(path: Path, data: bytes) -> None:

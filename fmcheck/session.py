@@ -304,6 +304,8 @@ def _without_golden(subject: Subject) -> str:
 def _check_available(case: Case, subject: Subject) -> None:
     device = torch.device(case.device)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type == "meta":
+        raise DeclarationError(f"device {case.device!r}: there are no numbers on it to check; use --device cpu")
     if not available.get(device.type, True):
         raise DeclarationError(f"device {case.device!r}: this machine has none; use --device cpu")
     if case.dtype not in subject.dtypes:

@@ -1,5 +1,6 @@
 """The proposal as a Python file with the evidence for every line, and the table of the configuration."""
 
+import os
 import re
 import textwrap
 from pathlib import Path
@@ -11,7 +12,7 @@ from jinja2 import Environment
 from fmcheck.errors import DeclarationError
 from fmcheck.init.proposal import Proposal
 
-__all__ = ["add_table", "rendered", "write_proposal"]
+__all__ = ["add_table", "rendered", "require_place", "write_proposal"]
 
 _TEMPLATE = '''"""A subject for {{ target }}, proposed by `fmcheck init`.
 
@@ -144,24 +145,41 @@ def _folded(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_proposal(proposal: Proposal, path: Path) -> None:
-    """Write the file.
+def write_proposal(proposal: Proposal, path: Path, module: str | None = None) -> None:
+    """Write the file, which says that it is imported as `module`.
 
     Raises:
         DeclarationError: it exists.
     """
-    refuse_existing(path)
-    path.write_text(rendered(proposal, path.stem), encoding="utf-8")
+    _refuse_existing(path)
+    path.write_text(rendered(proposal, module or path.stem), encoding="utf-8")
 
 
-def refuse_existing(path: Path) -> None:
-    """Nothing of the user's is ever overwritten.
-
-    Raises:
-        DeclarationError: the file exists; names it.
-    """
+def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise DeclarationError(f"init: {path} exists and is not overwritten; give another --output, or move it away")
+
+
+def require_place(path: Path) -> str:
+    """Where the file can be written and imported from: nothing of the user's is ever overwritten.
+
+    Returns the name of its module, as seen from the current folder.
+
+    Raises:
+        DeclarationError: the file exists, has no folder, or no name that Python can import.
+    """
+    _refuse_existing(path)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise DeclarationError(f"init: --output {path}: {path.parent} is no folder that can be written")
+    place = path.resolve()
+    here = Path.cwd().resolve()
+    parts = place.relative_to(here).with_suffix("").parts if place.is_relative_to(here) else ()
+    if path.suffix != ".py" or not parts or not all(part.isidentifier() for part in parts):
+        raise DeclarationError(
+            f"init: --output {path}: expected the name of a Python module in the current folder or below, such as "
+            "fmcheck_subject.py"
+        )
+    return ".".join(parts)
 
 
 def add_table(folder: Path, subject: str) -> str | None:

@@ -1,6 +1,5 @@
 """All pictures of a session: which are made, where they lie, and why others are not."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from fmcheck.errors import DeclarationError, NotInformative
+from fmcheck.files import require_folder
 from fmcheck.outcome import Finding, Outcome, Report
 from fmcheck.pictures import require, save, style
 from fmcheck.plan import Run
@@ -53,15 +53,7 @@ def folder_for_pictures(folder: Path) -> Path:
         DeclarationError: matplotlib is not installed, or nothing can be written there.
     """
     require()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DeclarationError(
-            f"--plots {folder}: expected a folder, or a place for a new one; {error.strerror or error}"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DeclarationError(f"--plots {folder}: no permission to write into this folder")
-    return folder
+    return require_folder("--plots", folder)
 
 
 def album(session: Session, report: Report, folder: Path) -> list[Picture]:

@@ -128,7 +128,8 @@ class Reading:
     def weight_at(self, time: float) -> float:
         """The guidance weight at a flow time: that of the case inside of the declared interval, 0 outside."""
         low, high = self.spec.guidance_interval
-        return self.weight if low <= time <= high else 0.0
+        # A network that is told a time outside of [0, 1] is guided like any other (and FM307's).
+        return self.weight if self.guided_throughout or low <= time <= high else 0.0
 
     @property
     def guided_throughout(self) -> bool:

@@ -15,6 +15,7 @@ from fmcheck.tensors import all_finite, describe
 
 __all__ = [
     "apart",
+    "asked_alike",
     "bitwise",
     "by_step",
     "ends_alike",
@@ -26,6 +27,7 @@ __all__ = [
     "require",
     "require_finite",
     "require_finite_move",
+    "unconditional_only",
     "within",
 ]
 
@@ -53,6 +55,21 @@ def ever_moves(run: Run) -> bool:
     """Whether the network ever returned a velocity that is not zero; a zero-initialised output layer does not."""
     outputs = (call.output for call in run.trace.of("velocity"))
     return any(bool(output.any()) for output in outputs if output is not None)
+
+
+def asked_alike(run: Run) -> bool:
+    """Whether both branches are rightly asked the same: every prompt is empty, and nothing else marks the null."""
+    marked = run.subject.points["velocity"].arguments.get("null") is not None
+    return not marked and not any(prompt.strip() for prompt in run.case.prompts)
+
+
+def unconditional_only(run: Run) -> bool:
+    """Whether the result is the unconditional branch alone, as at `s = 0` in `u + s (c - u)`: no prompt shows in it.
+
+    A flow that starts at the text has the prompt in its state.
+    """
+    spec = run.subject.spec
+    return spec.initial_state != "text_latent" and spec.guidance_weight(run.case.guidance_scale) == -1
 
 
 _NOT_FINITE = "NaN or infinity in the recorded tensors (see FM109)"

@@ -10,6 +10,7 @@ from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
 from fmcheck.rules.evidence import (
     apart,
+    asked_alike,
     bitwise,
     by_step,
     ends_alike,
@@ -196,6 +197,7 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     require(told or base.reading.guided, "guidance is off in the native case; give the subject a guided one")
     evaluations = base.reading.evaluations
     require(any(bool(e.v_cond.any()) for e in evaluations), "every velocity is zero (zero-initialised output layer?)")
+    require(not asked_alike(base), "every prompt is empty, so that both branches are asked the same")
     for name, run in runs.items():
         if name.startswith("plain ") and run.reading.unreadable is None and run.reading.guided:
             yield _both_evaluated(run)
@@ -206,9 +208,15 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
             differ,
             "conditional and unconditional velocities are equal in every step, so guidance cannot act",
             where="run base",
-            diagnosis="the null indicator does not reach the network, or marks nothing",
+            diagnosis=_why_equal(base),
         )
     yield from _scales_matter(base, runs)
+
+
+def _why_equal(run: Run) -> str:
+    if run.subject.points["velocity"].arguments.get("null") is None:
+        return "both branches get the same condition: the null one does not reach the network"
+    return "the null indicator does not reach the network, or marks nothing"
 
 
 def _scales_matter(base: Run, runs: Mapping[str, Run]) -> Iterator[Check]:

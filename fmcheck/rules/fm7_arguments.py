@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import ends_alike, ever_moves, exact, require, require_finite
+from fmcheck.rules.evidence import (
+    asked_alike,
+    ends_alike,
+    ever_moves,
+    exact,
+    require,
+    require_finite,
+    unconditional_only,
+)
 from fmcheck.rules.registry import Check, rule
 
 
@@ -58,8 +66,9 @@ def dead_argument(runs: Mapping[str, Run]) -> Iterator[Check]:
     Checked: each argument that the subject passes to its `entry` is given another value, alone: sizes one multiple
     larger, one step more, another scale and seed, prompts rotated, the last word masked out, flags flipped. Numbers
     and flags whose meaning the case does not tell are warnings, since a progress bar changes no picture. Texts,
-    callables and None are not tested, which a verbose report lists; arguments that the subject does not pass are
-    not seen. Not informative when every velocity is zero (an untrained zero-initialised output layer).
+    callables and None are not tested, which a verbose report lists, nor are prompts where only the unconditional
+    branch shows, nor the scale where all prompts are empty; arguments that the subject does not pass are not seen. Not
+    informative when every velocity is zero (an untrained zero-initialised output layer).
 
     Fix: use it, or remove it from the signature. Source: rescaled prediction computed and thrown away,
     p1atdev/LECO issue 15.
@@ -100,8 +109,17 @@ def alternatives(base: Run) -> dict[str, Other | None]:
     for name, value in entries[0].inputs.items():
         # One value is passed to every call of the entry; tensors may differ from call to call.
         testable = name.isidentifier() and (len(entries) == 1 or not isinstance(value, Tensor))
+        testable = testable and not _rightly_idle(value, base)
         found[name] = _another(name, value, base) if testable else None
     return found
+
+
+def _rightly_idle(value: Any, base: Run) -> bool:
+    """Whether the value cannot matter in this case: prompts of which nothing shows, a scale with nothing to scale."""
+    if isinstance(value, Tensor | list | tuple):
+        return unconditional_only(base)
+    scale = isinstance(value, int | float) and not isinstance(value, bool) and value == base.case.guidance_scale
+    return scale and asked_alike(base)
 
 
 def _another(name: str, value: Any, base: Run) -> Other | None:

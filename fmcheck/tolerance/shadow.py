@@ -13,6 +13,7 @@ from fmcheck.errors import NotInformative
 from fmcheck.flow import combine
 from fmcheck.flow.exact import ExactField
 from fmcheck.record.reading import Reading
+from fmcheck.tolerance.codec import unscale_bound
 from fmcheck.tolerance.times import step_bound, time_bound, told_bound
 from fmcheck.tolerance.units import coarser, unit_roundoff
 
@@ -49,7 +50,9 @@ def shadow(field: ExactField, reading: Reading) -> Shadow:
     (`_rounding`). The step adds `dt V`, the error of its own length times the velocity (`step_bound`), and the
     rounding of the sum, of its two ends where they are seen cast, and of a sum that is kept apart:
     `u (3 |x'| + |x| + |x_start|)`. Stages of a second-order method are steps of the same kind. A state that is cast for
-    the network is another one by a roundoff of the short dtype, at its start, in every evaluation and at its end.
+    the network is another one by a roundoff of the short dtype, at its start, in every evaluation and at its end. An
+    end that is recovered from what the decoder is given is off by the rounding of scale and shift too
+    (`unscale_bound`).
 
     Raises:
         NotInformative: the calls cannot be read as evaluations of the declared flow.
@@ -67,7 +70,7 @@ def end_bound(field: ExactField, reading: Reading, end: Tensor) -> Tensor:
         NotInformative: as `shadow`.
     """
     if reading.spec.solver == "other":
-        return sums_bound(reading.case.num_steps, reading.start, end)
+        return sums_bound(reading.case.num_steps, reading.start, end) + _recovery(end, reading)
     return shadow(field, reading).bound
 
 
@@ -79,6 +82,11 @@ def sums_bound(steps: int, start: Tensor, end: Tensor) -> Tensor:
     less than eight times their sum on a grid of this kind.
     """
     return 8 * steps * unit_roundoff(torch.float32) * (3 * end.abs() + start.abs())
+
+
+def _recovery(end: Tensor, reading: Reading) -> Tensor:
+    source = reading.unscaled_from
+    return torch.zeros_like(end) if source is None else unscale_bound(end, reading.spec, source)
 
 
 class _Integration:
@@ -96,7 +104,7 @@ class _Integration:
         saved = self.reading.saves_last_corrector
         for k in range(steps):
             x, error = self._step(k, x, error, "euler" if saved and k == steps - 1 else self.spec.solver)
-        return Shadow(x, error + self.kind.cast * x.abs())
+        return Shadow(x, error + self.kind.cast * x.abs() + _recovery(x, self.reading))
 
     def _step(self, k: int, x: Tensor, error: Tensor, solver: str) -> tuple[Tensor, Tensor]:
         v, off = self._velocity(k, 0, x, error)

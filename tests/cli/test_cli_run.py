@@ -91,6 +91,8 @@ class TestRefusals:
             (["toy:subject", "--dtype", "bfloat16"], "declares float32; add it to Subject.dtypes"),
             (["toy:subject", "--dtype", "float33"], "Case.dtype: expected one of"),
             (["toy:subject", "--device", "toaster"], "expected a torch device such as cpu or cuda:0"),
+            (["toy:subject", "--device", "meta"], "device 'meta': there are no numbers on it to check"),
+            (["toy:subject", "--repro-dir", "toy.py"], "--repro-dir toy.py: expected a folder, or a place for a new"),
             (["toy:subject", "--seed", "-1"], "Case.seed: expected an integer in"),
         ],
     )

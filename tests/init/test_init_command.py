@@ -75,6 +75,32 @@ def test_nothing_is_overwritten(folder, command):
     assert mine.read_text() == "mine"
 
 
+def test_a_file_in_a_folder_below_is_named_by_its_package(folder, command):
+    (folder / "checks").mkdir()
+    code, out, _ = command("toy_init_model:build", "--output", "checks/mine.py")
+    assert code == 0
+    assert "next: fmcheck run checks.mine:subject" in out
+    assert 'subject = "checks.mine:subject"' in out
+    assert "fmcheck run checks.mine:subject" in (folder / "checks" / "mine.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("nowhere/mine.py", "nowhere is no folder that can be written"),
+        ("toy_init_model.py/mine.py", "toy_init_model.py is no folder that can be written"),
+        ("../mine.py", "expected the name of a Python module in the current folder or below"),
+        ("my-model.py", "expected the name of a Python module in the current folder or below"),
+        ("mine.txt", "expected the name of a Python module in the current folder or below"),
+    ],
+)
+def test_a_file_that_could_not_be_written_or_imported_is_refused(folder, command, output, said):
+    code, _, err = command("toy_init_model:build", "--output", output)
+    assert code == 2
+    assert said in " ".join(err.split())
+    assert not (folder / output).exists()
+
+
 def test_the_table_goes_into_a_configuration_without_one(folder, command):
     path = folder / "pyproject.toml"
     path.write_text("# kept\n[project]\nname = 'x'\n")
