@@ -9,11 +9,12 @@ from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.training import TrainingReading
 from fmcheck.record.training_pair import TrainingPair
 from fmcheck.rules.evidence import require, require_finite, within
+from fmcheck.rules.fm9_checks import times_of_answers
 from fmcheck.rules.fm9_pull import implied_source
 from fmcheck.rules.registry import Check, rule
 from fmcheck.spec import FlowSpec
 from fmcheck.tensors import joined
-from fmcheck.tolerance import EXPLAINED, ks_critical, ks_distance, noise_bounds, unit_roundoff
+from fmcheck.tolerance import EXPLAINED, ks_critical, ks_distance, noise_bounds, told_bound, unit_roundoff
 
 # What is left of the source in a training state at least, for it to be solved for.
 _REMAINS = 1 / 16
@@ -39,7 +40,7 @@ def wrong_noise(runs: Mapping[str, Run]) -> Iterator[Check]:
     leave (`moved` data ends show in which units these enter the path), in conditional rows: their law by the
     Kolmogorov-Smirnov distance, and all squares of rows and products of two rows by exact tail bounds. All statistical
     rules together raise at most one false alarm in a million runs. It cannot see patterns within a row that keep its
-    law and its length. A wrong time, path or image of training (FM901, FM906) is in the noise that is solved for.
+    law and its length, nor the noise of training states that are not where the network is told they are (FM901, FM903).
 
     Fix: `torch.randn(batch, ..., generator=generator)` in both, or declare the factor as `noise_scale`. Source:
     Massart, Annals of Probability 18 (1990), and Laurent and Massart, Annals of Statistics 28 (2000), for the bounds;
@@ -60,9 +61,15 @@ def wrong_noise(runs: Mapping[str, Run]) -> Iterator[Check]:
 
 def _trained(plain: TrainingReading, moved: TrainingReading) -> tuple[Tensor, Tensor]:
     """The source ends of the conditional rows whose state has enough of them, and how far rounding moves them."""
-    noise, error = implied_source(plain, plain.ends[TrainingPair(plain, moved).unit])
-    rows = plain.conditional & (1 - (1 - plain.spec.sigma_min) * plain.told >= _REMAINS)
-    require(bool(rows.any()), "no conditional row has enough of its source end left")
+    pair = TrainingPair(plain, moved)
+    answering, time, rounding = times_of_answers(pair)
+    # At another time than the told one, the images are in what is solved for.
+    told = plain.told[answering]
+    on_path = answering[(told - time).abs() <= rounding + told_bound(plain.spec, plain.argument_dtype)]
+    require(len(on_path) > 0, "no training state is where the network is told that it is (see FM901, FM903)")
+    noise, error = implied_source(plain, plain.ends[pair.unit])
+    rows = on_path[1 - (1 - plain.spec.sigma_min) * plain.told[on_path] >= _REMAINS]
+    require(len(rows) > 0, "no conditional row has enough of its source end left")
     return noise[rows], error[rows]
 
 
