@@ -9,7 +9,19 @@ from typing import Any
 from fmcheck.pictures import INK, PALETTE, SMALL, TITLE, figure
 from fmcheck.plan import Run
 
-__all__ = ["Errors", "caption", "expected", "mark", "observed", "rows", "say", "sheet", "step_axis", "within_bound"]
+__all__ = [
+    "Errors",
+    "caption",
+    "expected",
+    "mark",
+    "observed",
+    "powers_of_ten",
+    "rows",
+    "say",
+    "sheet",
+    "step_axis",
+    "within_bound",
+]
 
 _OBSERVED, _DEVIATES = PALETTE[0], PALETTE[1]
 
@@ -90,6 +102,7 @@ def within_bound(axes: Any, kinds: Sequence[Errors]) -> None:
     found = [e for kind in kinds for e in (*kind.used, *kind.allowed) if e > 0 and math.isfinite(e)]
     floor = 10.0 ** math.floor(math.log10(min(found)) - 1) if found else 1e-17
     axes.set_yscale("log")
+    powers_of_ten(axes.yaxis)
     beyond: list[tuple[float, float]] = []
     for kind in kinds:
         shown = [max(e, floor) if not math.isnan(e) else e for e in kind.used]
@@ -104,6 +117,14 @@ def within_bound(axes: Any, kinds: Sequence[Errors]) -> None:
     top = max(found, default=1.0)
     # Room for the legend above the points.
     axes.set_ylim(floor / 2, top * (top / floor) ** 0.55)
+
+
+def powers_of_ten(axis: Any) -> None:
+    """Plain labels on a log axis: matplotlib's own are formulas, which no text of our pictures is."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def step_axis(axes: Any, count: int, label: str = "step") -> None:

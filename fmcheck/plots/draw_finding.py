@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fmcheck.pictures import FONT, GREY, INK, PALETTE, SMALL, TITLE, figure
-from fmcheck.plots.canvas import Errors, expected, mark, observed, step_axis, within_bound
+from fmcheck.plots.canvas import Errors, expected, mark, observed, powers_of_ten, step_axis, within_bound
 from fmcheck.plots.finding import Bar, Page
 from fmcheck.plots.quantity import Flags, Panel
 
@@ -145,6 +145,7 @@ def _bars(axes: Any, bars: tuple[Bar, ...]) -> None:
     look = {"linestyle": "none", "marker": "|", "markersize": 16, "markeredgewidth": 2.5, "color": PALETTE[1]}
     axes.plot([a for _, a in allowed], [p for p, _ in allowed], label="allowed", **look)
     axes.set_xscale("log")
+    powers_of_ten(axes.xaxis)
     axes.set_xlim(low, (high / low) ** 0.3 * high)
     axes.set_ylim(len(bars) - 0.55, -0.8)
     axes.set_yticks([])

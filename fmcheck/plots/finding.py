@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from fmcheck.outcome import Finding
@@ -49,8 +49,12 @@ class Page:
 def finding_page(session: Session, rule: Rule, findings: Sequence[Finding]) -> Page:
     """The page of a rule: its first finding, with the quantity that it judges where that is one over steps."""
     first = findings[0]
-    run = _run_of(session, first)
-    panels, flags = quantity(rule.code, run, _steps_named(findings, first.run)) if run is not None else ((), None)
+    runs = {wish.name: run for wish, run in session.made.items() if isinstance(run, Run)}
+    shown = _run_of(first, runs) or session.plan.base.name
+    run = runs.get(shown)
+    drawn = run is not None and run.trace.kind == "generate"
+    steps = _steps_named(finding for finding in findings if _run_of(finding, runs) in (shown, ""))
+    panels, flags = quantity(rule.code, run, steps) if run is not None and drawn else ((), None)
     return Page(
         code=rule.code,
         name=rule.name,
@@ -93,15 +97,19 @@ def _places(findings: Sequence[Finding]) -> tuple[str, ...]:
     return (*places[:_PLACES], *([f"and {rest} more"] if rest > 0 else []))
 
 
-def _run_of(session: Session, finding: Finding) -> Run | None:
-    """The run that a finding was made in; the native one for a finding about several runs."""
-    plan = session.plan
-    wishes = {wish.name: wish for wish in (*plan.plain, plan.loss)}
-    made = session.made.get(wishes.get(finding.run, plan.base))
-    return made if isinstance(made, Run) and made.trace.kind == "generate" else None
+def _run_of(finding: Finding, runs: Collection[str]) -> str:
+    """Name of the run that a finding was made in, or speaks of first; "" for one that names none.
+
+    A rule that compares runs says in its own words which one it is about.
+    """
+    if finding.run:
+        return finding.run
+    told = [(finding.where.find(f"run {name}"), -len(name), name) for name in runs if f"run {name}" in finding.where]
+    told += [(finding.where.find(f"runs {name}"), -len(name), name) for name in runs if f"runs {name}" in finding.where]
+    return min(told)[-1] if told else ""
 
 
-def _steps_named(findings: Iterable[Finding], run: str) -> frozenset[int]:
-    """Steps (or evaluations) that the findings of a run name."""
-    named = [_STEP.search(finding.where) for finding in findings if finding.run == run]
+def _steps_named(findings: Iterable[Finding]) -> frozenset[int]:
+    """Steps (or evaluations) that findings name."""
+    named = [_STEP.search(finding.where) for finding in findings]
     return frozenset(int(match[1]) for match in named if match)

@@ -1,6 +1,7 @@
 """The picture of a finding: which quantity it shows, what is marked, how far beyond its bound."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fmcheck.outcome import Finding
+from fmcheck.pictures import style
 from fmcheck.plots.draw_finding import draw_finding
 from fmcheck.plots.finding import Page, finding_page
 from fmcheck.rules import get_rule
@@ -180,3 +182,28 @@ def test_any_numbers_can_be_drawn(used: float, allowed: float, tmp_path: Any) ->
     path = tmp_path / "a.png"
     draw_finding(page).savefig(path)
     assert path.read_bytes().startswith(PNG)
+
+
+class Capped(Toy):
+    def velocity_at(self, x: Tensor, t: Tensor, scale: float) -> Tensor:
+        return super().velocity_at(x, t, min(scale, 4.0))
+
+
+def test_the_run_that_is_drawn_is_the_one_that_the_finding_names() -> None:
+    page = toy_page("FM207", Capped)
+    assert "run large-guidance" in page.where
+    assert "run large-guidance" in page.shown
+    scale = page.panels[0]
+    assert scale.observed == pytest.approx([5.0] * len(scale.x), abs=1e-2)
+    assert scale.marked
+
+
+def test_labels_on_log_axes_are_no_formulas() -> None:
+    pytest.importorskip("matplotlib")
+    with style():
+        made = draw_finding(toy_page("FM207", Capped))
+        made.canvas.draw()
+    axes = [axis for panel in made.axes for axis in (panel.xaxis, panel.yaxis)]
+    labels = [label.get_text() for axis in axes for label in axis.get_ticklabels()]
+    assert any(re.fullmatch(r"1e[+-]\d\d", label) for label in labels)
+    assert not [label for label in labels if "$" in label]
