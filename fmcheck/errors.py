@@ -62,18 +62,20 @@ def only_keys(table: object, what: str, known: Iterable[str]) -> None:
             raise DeclarationError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")
 
 
+# Parts of the names of files that no user wrote; dataclasses make their constructors in a "<string>".
+_NOT_THEIRS = ("site-packages", "<frozen", "<string>", "/fmcheck/", "/lib/")
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def raised(error: BaseException) -> str:
     """`raised KeyError: 'weights' (checks.py:12)`: what the user's code raised, and the last line outside libraries."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if not any(part in f.filename for part in ("site-packages", "<frozen", "/fmcheck/", "/lib/"))
-    ]
+    own = [f for f in frames if not any(part in f.filename for part in _NOT_THEIRS)]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return f"raised {type(error).__name__}: {error}{place}"
 

@@ -2,7 +2,16 @@
 
 import pytest
 
-from fmcheck.errors import DeclarationError, FmcheckError, InternalError, NotInformative, TensorMismatch, did_you_mean
+from fmcheck.case import Case
+from fmcheck.errors import (
+    DeclarationError,
+    FmcheckError,
+    InternalError,
+    NotInformative,
+    TensorMismatch,
+    did_you_mean,
+    raised,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,3 +32,10 @@ def test_the_nearest_name_is_suggested() -> None:
 @pytest.mark.parametrize("word", [None, 3, [], {}, object(), b"velocity", float("nan")])
 def test_any_word_may_be_asked_about(word: object) -> None:
     assert isinstance(did_you_mean(word, ["velocity", 3, None]), str)
+
+
+def test_the_line_that_is_named_is_the_users_and_not_a_generated_constructors() -> None:
+    with pytest.raises(DeclarationError) as caught:
+        Case(height=-1)
+    assert "<string>" not in raised(caught.value)
+    assert f"{__file__}:" in raised(caught.value)
