@@ -59,11 +59,14 @@ def where_of(group: Group) -> str:
 
 
 def measure(group: Group) -> str:
-    """`largest error 1.02, allowed 3.1e-05: 3.3e+04 times the bound`; empty for an exact property."""
+    """`error 1.02, allowed 3.1e-05: 3.3e+04 times the bound`; empty for an exact property.
+
+    Of several findings that of the one furthest beyond its bound, which need not be the largest error.
+    """
     worst = group.worst
     if worst.used is None or worst.allowed is None:
         return ""
-    which = "error" if len(group.findings) == 1 else "largest error"
+    which = "error" if worst is group.first else f"at worst ({worst.where}) error" if worst.where else "at worst error"
     text = f"{which} {worst.used:.3g}, allowed {worst.allowed:.3g}"
     if not worst.ratio or not math.isfinite(worst.ratio):
         return text

@@ -33,7 +33,7 @@ class TestSuite:
                 "  property The property of always-wrong holds.",
                 "  where    run base, step 1; * more like it*",
                 "  observed came out 3.5, expected 2.5",
-                "           largest error 1, allowed 0.5: 2 times the bound",
+                "           error 1, allowed 0.5: 2 times the bound",
                 "  repeat   pytest 'test_gate.py::test_mine' -k TY002",
                 "TY003 half-wrong  warning",
                 "7 rules: 3 passed, 1 failed, 0 expected, 1 skipped, 1 not informative, 1 out of resources",
