@@ -37,6 +37,8 @@ def unreadable_loop(run: Run) -> Iterator[Check]:
 
 def _not_called(run: Run) -> str:
     path = run.subject.points["velocity"].path
+    if run.case.num_steps == 1:
+        return f"with one step {path!r} is not called at all: a loop that makes K - 1 steps does so (see FM301)"
     return (
         f"generate() ran without calling {path!r}, the velocity point of the subject; it likely calls another object "
         "(a copy, a compiled or wrapped module): name the one that it calls"
