@@ -171,10 +171,14 @@ def unstable_mapping(runs: Mapping[str, Run]) -> Iterator[Check]:
             f"the initial state at {runs[first].case.height}x{runs[first].case.width} is another one after a visit to "
             f"another size ({describe(before)} against {describe(after)})",
             where=f"runs {runs[first].name} and {runs[second].name}",
-            diagnosis="the noise does not come from the generator of the call alone (see FM705), or is kept between calls"
-            if runs[first].subject.spec.initial_state == "noise"
-            else "the mapping from text latent to state is rebuilt when the size changes",
+            diagnosis=_why_another(runs[first]),
         )
+
+
+def _why_another(run: Run) -> str:
+    if run.subject.spec.initial_state == "noise":
+        return "the noise does not come from the generator of the call alone (see FM705)"
+    return "the mapping from text latent to state is rebuilt when the size changes"
 
 
 def _neighbours(plan: Plan) -> dict[str, Wish]:
