@@ -18,6 +18,8 @@ __all__ = ["gallery_picture", "save_gallery"]
 # Inches of a picture and of its two lines of caption; pictures a line; pixels of a picture in the file, a side.
 _CELL, _CAPTION, _COLUMNS, _PIXELS = 1.42, 0.36, 6, 128
 _TROUBLE_WIDTH, _COLOURS = 20, 256
+# Letters of the heading an inch.
+_LETTERS = 14
 
 
 def gallery_picture(made: Gallery) -> Any:
@@ -28,18 +30,20 @@ def gallery_picture(made: Gallery) -> Any:
     """
     count, case = len(made.exhibits), made.case
     columns = min(_COLUMNS, count)
-    rows = math.ceil(count / columns)
+    rows, width = math.ceil(count / columns), columns * _CELL
+    said = (
+        f"{made.prompt}, seed {case.seed}",
+        f"score: mean of {case.batch} prompts; then the rule that catches the defect; "
+        "orange, *: the score does not see it",
+    )
+    lines = [line for text in said for line in textwrap.wrap(text, int(width * _LETTERS))]
     with style():
-        figure_, axes = figure(columns * _CELL, rows * (_CELL + _CAPTION) + 0.4, rows, columns)
+        figure_, axes = figure(width, rows * (_CELL + _CAPTION) + 0.2 * len(lines), rows, columns)
         for axis, exhibit in zip(axes.flat, made.exhibits, strict=False):
             _draw(axis, exhibit)
         for axis in list(axes.flat)[count:]:
             axis.set_visible(False)
-        figure_.suptitle(
-            f"{made.prompt}, seed {case.seed}\nscore: mean of {case.batch} prompts; "
-            "then the rule that catches the defect; orange, *: the score does not see it",
-            fontsize=FONT,
-        )
+        figure_.suptitle("\n".join(lines), fontsize=FONT)
     return figure_
 
 

@@ -33,7 +33,7 @@ def _over_steps(axes: Any, steps: Steps, told: Told, curve: tuple[Numbers, Numbe
     axes.set_title("Flow time over the steps")
     axes.set_ylabel("flow time t (0 source, 1 data)")
     step_axis(axes, max(count, len(steps.taken)))
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
 
 
 def _quantiles(axes: Any, steps: Steps, told: Told) -> None:
@@ -46,7 +46,7 @@ def _quantiles(axes: Any, steps: Steps, told: Told) -> None:
     axes.set_xlabel("declared flow time")
     axes.set_ylabel("observed flow time")
     axes.set_aspect("equal", adjustable="box")
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
 
 
 def _lengths(axes: Any, steps: Steps) -> None:
