@@ -18,8 +18,8 @@ __all__ = ["LIKELY", "Candidate", "candidates", "from_call", "roles_of"]
 # Parameter names by what they are for. Only guesses: what a run does with the values decides.
 NAMES = {
     "prompts": ("prompts", "prompt", "texts", "text", "captions", "caption", "batch"),
-    "height": ("height", "h", "H"),
-    "width": ("width", "W"),
+    "height": ("height", "h", "H", "rows", "image_height", "img_height"),
+    "width": ("width", "W", "cols", "columns", "image_width", "img_width"),
     "size": ("size", "resolution", "image_size", "shape", "hw"),
     "steps": ("num_steps", "num_inference_steps", "steps", "n_steps", "sampling_steps", "iterations", "nfe", "K", "n",
               "num_iterations", "sample_steps", "timesteps"),
@@ -67,8 +67,11 @@ class Candidate:
 def roles_of(parameters: list[inspect.Parameter]) -> dict[str, str]:
     """Parameter name by role, as far as names and annotations tell."""
     found: dict[str, str] = {}
+    beside_h = any(parameter.name == "h" for parameter in parameters)
     for parameter in parameters:
         role = next((role for role, names in NAMES.items() if parameter.name in names), None)
+        if parameter.name == "w" and beside_h:
+            role = "width"
         if parameter.annotation is torch.Generator or "Generator" in str(parameter.annotation):
             role = "generator"
         if (

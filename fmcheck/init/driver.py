@@ -16,6 +16,7 @@ from fmcheck.init.places import paths, user_modules
 from fmcheck.init.source import Source
 from fmcheck.init.tokens import Tokens, find_tokens
 from fmcheck.subject import Request
+from fmcheck.tensors import describe
 
 __all__ = ["Driver", "find_driver"]
 
@@ -91,12 +92,13 @@ def find_driver(source: Source, call: str | None = None, generate: str | None = 
             case = Case(prompts=PROMPTS, height=size[0], width=size[1], num_steps=2, guidance_scale=SCALE)
             driver = Driver(source, model, candidate, case)
             try:
-                accessor = _accessor(watch(model, [], lambda d=driver, c=case: d._ask(c)), size)  # type: ignore[misc]
+                watched = watch(model, [], lambda d=driver, c=case: d._ask(c))  # type: ignore[misc]
+                accessor = _accessor(watched, size)
             except Exception as error:
                 tried[candidate.expression] = f"{type(error).__name__}: {error}"
                 continue
             if accessor is None:
-                tried[candidate.expression] = "returned no float tensor [2, 3, height, width]"
+                tried[candidate.expression] = _returned_otherwise(watched, size)
                 continue
             candidate.accessor = accessor
             answered.append(replace(driver, case=case.but(num_steps=STEPS)))
@@ -132,6 +134,12 @@ def _accessor(watched: Watched, size: tuple[int, int]) -> str | None:
         if tuple(tensor.shape) == wanted and tensor.is_floating_point():
             return accessor
     return None
+
+
+def _returned_otherwise(watched: Watched, size: tuple[int, int]) -> str:
+    wanted = f"float pictures {[len(PROMPTS), 3, *size]} were asked for"
+    found = [describe(tensor) for _, tensor in tensors_in(watched.returned)]
+    return f"returned {', '.join(found[:3])}, and {wanted}" if found else f"returned no tensor, and {wanted}"
 
 
 def _nothing(source: Source, model: Any, tried: dict[str, str]) -> str:
