@@ -37,12 +37,6 @@ def test_the_judge_reads_reconstructions_as_it_reads_the_truth(tiny_model):
 @pytest.mark.slow
 def test_pictures_show_what_held_out_prompts_ask_for(judged):
     assert float(judged["basic"].mean()) >= 0.97
-    assert float(judged["full"].mean()) >= 0.8
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(reason="0.83 ± 0.04 with one noise a prompt: outlines are not clean in a tenth of the pictures")
-def test_pictures_show_all_of_what_held_out_prompts_ask_for(judged):
     assert float(judged["full"].mean()) >= 0.85
 
 
