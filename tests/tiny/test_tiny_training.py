@@ -185,9 +185,11 @@ def test_another_file_is_no_checkpoint(tmp_path):
         read_checkpoint(path)
 
 
-def test_a_recipe_without_steps_is_refused():
+def test_a_recipe_without_steps_or_with_parts_of_cells_is_refused():
     with pytest.raises(ValueError, match="text_steps: expected a positive number, found 0"):
         Recipe(text_steps=0)
+    with pytest.raises(ValueError, match="crop: expected a multiple of 32"):
+        Recipe(crop=100)
 
 
 @pytest.mark.parametrize("seed", [0, 20250903, 2**62])

@@ -52,6 +52,8 @@ class Recipe:
         for name, value in asdict(self).items():
             if value <= 0:
                 raise ValueError(f"{name}: expected a positive number, found {value}")
+        if self.crop % 32:
+            raise ValueError(f"crop: expected a multiple of 32, the side of a latent cell, found {self.crop}")
 
 
 def autoencoder_stage(model: TinyFlowModel, recipe: Recipe) -> Stage:
