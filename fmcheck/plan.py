@@ -270,7 +270,11 @@ class Plan:
         """NaN in every row but one of all that the velocity network (and the text encoder) return."""
         batch = self.native.batch
 
-        def poison(_: dict[str, Any], output: Tensor) -> Tensor:
+        def poison(inputs: dict[str, Any], output: Tensor) -> Tensor:
+            ids = inputs.get("input_ids")
+            if "input_ids" in inputs and not (isinstance(ids, Tensor) and len(ids) == len(output)):
+                # A text as it stands, or the tokens of one prompt: no rows that could be told apart.
+                return output
             if not output.dim() or len(output) % batch:
                 raise NotInformative(f"{describe(output)} has not a row for every one of {batch} prompts")
             keep = torch.arange(len(output), device=output.device) % batch == row

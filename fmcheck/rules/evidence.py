@@ -15,13 +15,13 @@ from fmcheck.tensors import all_finite, describe
 
 __all__ = [
     "apart",
-    "asked_alike",
     "bitwise",
     "by_step",
     "ends_alike",
     "ever_moves",
     "exact",
     "given",
+    "idle_guidance",
     "measured",
     "nearest_explanation",
     "require",
@@ -57,10 +57,22 @@ def ever_moves(run: Run) -> bool:
     return any(bool(output.any()) for output in outputs if output is not None)
 
 
-def asked_alike(run: Run) -> bool:
-    """Whether both branches are rightly asked the same: every prompt is empty, and nothing else marks the null."""
+def idle_guidance(run: Run) -> str:
+    """Why no scale can matter in a run; "" where it can.
+
+    Every prompt is empty and nothing else marks the null, so that both branches are rightly asked the same; or the few
+    evaluations that there are lie outside of the interval in which guidance acts.
+    """
     marked = run.subject.points["velocity"].arguments.get("null") is not None
-    return not marked and not any(prompt.strip() for prompt in run.case.prompts)
+    if not marked and not any(prompt.strip() for prompt in run.case.prompts):
+        return "every prompt is empty, so that both branches are asked the same"
+    if run.reading.guided_throughout:
+        return ""
+    low, high = run.subject.spec.guidance_interval
+    times = run.reading.evaluation_times
+    if not bool(((times >= low) & (times <= high)).any()):
+        return f"no evaluation of {run.case.num_steps} steps lies in the guidance interval"
+    return ""
 
 
 def unconditional_only(run: Run) -> bool:

@@ -10,11 +10,11 @@ from fmcheck.record.reading import Move
 from fmcheck.record.trace import Call
 from fmcheck.rules.evidence import (
     apart,
-    asked_alike,
     bitwise,
     by_step,
     ends_alike,
     exact,
+    idle_guidance,
     require,
     require_finite_move,
     within,
@@ -197,7 +197,8 @@ def guidance_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     require(told or base.reading.guided, "guidance is off in the native case; give the subject a guided one")
     evaluations = base.reading.evaluations
     require(any(bool(e.v_cond.any()) for e in evaluations), "every velocity is zero (zero-initialised output layer?)")
-    require(not asked_alike(base), "every prompt is empty, so that both branches are asked the same")
+    idle = idle_guidance(base)
+    require(not idle, idle)
     for name, run in runs.items():
         if name.startswith("plain ") and run.reading.unreadable is None and run.reading.guided:
             yield _both_evaluated(run)
@@ -221,6 +222,8 @@ def _why_equal(run: Run) -> str:
 
 def _scales_matter(base: Run, runs: Mapping[str, Run]) -> Iterator[Check]:
     for name in ("unguided", "other"):
+        if runs[name].case.guidance_scale == base.case.guidance_scale:
+            continue
         yield exact(
             not ends_alike(base, runs[name]),
             f"guidance scales {base.case.guidance_scale:g} and {runs[name].case.guidance_scale:g} give the same images",

@@ -1,5 +1,6 @@
 """FM7, continued: every public argument of `generate()` is alive."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.rules.evidence import (
-    asked_alike,
     ends_alike,
     ever_moves,
     exact,
+    idle_guidance,
     require,
     require_finite,
     unconditional_only,
@@ -67,8 +68,8 @@ def dead_argument(runs: Mapping[str, Run]) -> Iterator[Check]:
     larger, one step more, another scale and seed, prompts rotated, the last word masked out, flags flipped. Numbers
     and flags whose meaning the case does not tell are warnings, since a progress bar changes no picture. Texts,
     callables and None are not tested, which a verbose report lists, nor are prompts where only the unconditional
-    branch shows, nor the scale where all prompts are empty; arguments that the subject does not pass are not seen. Not
-    informative when every velocity is zero (an untrained zero-initialised output layer).
+    branch shows, nor the scale where nothing is there to guide; arguments that the subject does not pass are not seen.
+    Not informative when every velocity is zero (an untrained zero-initialised output layer).
 
     Fix: use it, or remove it from the signature. Source: rescaled prediction computed and thrown away,
     p1atdev/LECO issue 15.
@@ -119,7 +120,7 @@ def _rightly_idle(value: Any, base: Run) -> bool:
     if isinstance(value, Tensor | list | tuple):
         return unconditional_only(base)
     scale = isinstance(value, int | float) and not isinstance(value, bool) and value == base.case.guidance_scale
-    return scale and asked_alike(base)
+    return scale and bool(idle_guidance(base))
 
 
 def _another(name: str, value: Any, base: Run) -> Other | None:
@@ -127,10 +128,13 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
         return Other(not value, f"{value} against {not value}", meaning_known=False)
     if isinstance(value, int):
         return _another_integer(name, value, base)
+    if isinstance(value, float) and value == base.case.guidance_scale:
+        other = _another_scale(value, base)
+        return Other(other, f"{value:g} against {other:g}")
     if isinstance(value, float):
         # -1 is where the line meets itself.
         other = value * 1.5 + 0.5 if value != -1 else 1.0
-        return Other(other, f"{value:g} against {other:g}", meaning_known=value == base.case.guidance_scale)
+        return Other(other, f"{value:g} against {other:g}", meaning_known=False)
     if isinstance(value, torch.Generator):
         seed = base.case.seed + 1
         generator = torch.Generator(device=value.device).manual_seed(seed)
@@ -140,13 +144,23 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
     return _rotated(value) if isinstance(value, list | tuple) else None
 
 
+def _another_scale(value: float, base: Run) -> float:
+    """A scale of another weight: below where guidance starts all are one."""
+    spec = base.subject.spec
+    tried = (value * 1.5 + 0.5, value + 2, value + 4)
+    return next((s for s in tried if spec.guidance_weight(s) != spec.guidance_weight(value)), tried[0])
+
+
 def _another_integer(name: str, value: int, base: Run) -> Other:
     case = base.case
     if value in (case.height, case.width):
         other = value + base.subject.spec.multiple
         return Other(other, f"{value} against {other} pixels")
     known = (value == case.num_steps and "step" in name) or (value == case.seed and "seed" in name)
-    return Other(value + 1, f"{value} against {value + 1}", meaning_known=known or value == case.guidance_scale)
+    other = value + 1
+    if value == case.guidance_scale and not known:
+        known, other = True, math.ceil(_another_scale(value, base))
+    return Other(other, f"{value} against {other}", meaning_known=known)
 
 
 def _another_tensor(name: str, value: Tensor, base: Run) -> Other | None:

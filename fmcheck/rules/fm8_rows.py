@@ -17,12 +17,15 @@ __all__ = [
     "Parting",
     "close",
     "half_of_digits",
+    "image_digits",
     "image_of",
     "parting",
     "row_changed",
     "row_kept",
+    "same_text_shapes",
     "same_images",
     "same_rows",
+    "whole_calls",
 ]
 
 
@@ -41,7 +44,7 @@ def row_kept(base: Run, other: Run, row: int, what: str) -> Check:
     if not _same_shapes(base, other, row):
         require(before.shape == after.shape, "the two runs return images of different shapes (see FM702)")
         message = f"row {row} of {batch} changed when {what} (other shapes, so half of the digits are asked for)"
-        return close(after, before, half_of_digits(base, base.result), message, where=f"row {row} of {batch}")
+        return close(after, before, image_digits(base), message, where=f"row {row} of {batch}")
     parted = parting(base, other, row)
     change = float((after.double() - before.double()).abs().max()) if before.shape == after.shape else torch.inf
     return exact(
@@ -78,6 +81,11 @@ def _same_shapes(base: Run, other: Run, row: int) -> bool:
     return all(_shapes(a) == _shapes(b) or (told and a.role in ("text", "generate")) for a, b in pairs)
 
 
+def same_text_shapes(a: Run, b: Run) -> bool:
+    """Whether equal kernels computed the text latents of two runs."""
+    return [_shapes(call) for call in a.trace.of("text")] == [_shapes(call) for call in b.trace.of("text")]
+
+
 def _equal_latents(a: Call, b: Call, row: int, batch: int) -> bool:
     same_shape = a.output is not None and b.output is not None and a.output.shape == b.output.shape
     return same_shape and same_rows(a.output, b.output, row, batch)
@@ -92,17 +100,39 @@ def row_changed(base: Run, other: Run, row: int) -> bool:
     return bool(parting(base, other, row).event) or not bitwise(image_of(base, row), image_of(other, row))
 
 
+def whole_calls(run: Run) -> bool:
+    """Whether every network call holds a row for every prompt.
+
+    Where the prompts are fed in parts, a doubled part may have as many rows as there are prompts, which they are not.
+    """
+    reading = run.reading
+    if not run.trace.of("velocity") or reading.unreadable is not None:
+        return True
+    calls = 2 if run.subject.spec.guidance_layout.startswith("separate") else 1
+    return all(len(evaluation.calls) <= calls for evaluation in reading.evaluations)
+
+
 def parting(base: Run, other: Run, row: int) -> Parting:
     """Where a row first differs, in the order of the calls."""
-    batch = base.case.batch
+    batch, whole = base.case.batch, whole_calls(base)
     for a, b in zip(base.trace.calls, other.trace.calls, strict=False):
-        if a.role == "generate" or a.role != b.role:
+        if a.role == "generate" or a.role != b.role or (a.role == "velocity" and not whole):
             continue
         if a.role != "text" and not same_rows(a.inputs.get("x"), b.inputs.get("x"), row, batch):
             return Parting(f"first at the input of {a.name}", _cause_before(a))
-        if not same_rows(a.output, b.output, row, batch):
+        if _has_rows(a) and not same_rows(a.output, b.output, row, batch):
             return Parting(f"first at the output of {a.name}", _cause_inside(a, base))
     return Parting()
+
+
+def _has_rows(call: Call) -> bool:
+    """Whether what a call returned is known to have a row for every prompt that it was given.
+
+    Of a text encoder that answers with the tokens of each prompt in a list, the first prompt's are seen.
+    """
+    ids = call.inputs.get("input_ids")
+    known = isinstance(ids, Tensor) and call.output is not None and call.output.dim() and len(ids) == len(call.output)
+    return call.role != "text" or bool(known)
 
 
 def _cause_before(call: Call) -> str:
@@ -130,12 +160,26 @@ def half_of_digits(run: Run, reference: Tensor) -> float:
     return coarsest * float(reference.double().abs().max())
 
 
+def image_digits(run: Run) -> float:
+    """Half of the digits of the images, times what guidance may make of a rounding error: `|1 + w| + |w|`.
+
+    Raises:
+        NotInformative: that is as much as the images.
+    """
+    weight = run.subject.spec.guidance_weight(run.case.guidance_scale)
+    factor = max(1.0, abs(1 + weight) + abs(weight))
+    allowed = factor * half_of_digits(run, run.result)
+    enough = allowed < float(run.result.double().abs().max()) / 2
+    require(enough, f"guidance {run.case.guidance_scale:g} makes rounding of a kernel as large as the picture")
+    return allowed
+
+
 def same_images(base: Run, other: Run, message: str) -> Iterator[Check]:
     require(base.result.shape == other.result.shape, "the two runs return images of different shapes (see FM702)")
     require_finite(base.result, other.result)
     for row in range(base.case.batch):
         place = f"row {row} of {base.case.batch}"
-        yield close(image_of(other, row), image_of(base, row), half_of_digits(base, base.result), message, where=place)
+        yield close(image_of(other, row), image_of(base, row), image_digits(base), message, where=place)
 
 
 def close(

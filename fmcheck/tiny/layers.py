@@ -87,13 +87,14 @@ class MixMlp(nn.Module):
         self.mix = nn.Conv2d(hidden, hidden, kernel_size=3, padding=1, groups=hidden)
         nn.init.normal_(self.mix.weight, std=0.1)
         nn.init.zeros_(self.mix.get_parameter("bias"))
+        self.gelu = nn.GELU()
         self.project = linear(hidden, width, gain=1.5)
 
     def forward(self, x: Float[Tensor, "N tokens width"], height: int) -> Float[Tensor, "N tokens width"]:
         """Update the tokens of a grid of ``height`` rows, given in row-major order."""
         hidden = self.expand(x)
         cells = hidden.transpose(1, 2).unflatten(2, (height, -1))
-        return self.project(F.gelu(hidden + self.mix(cells).flatten(2).transpose(1, 2)))  # type: ignore[no-any-return]
+        return self.project(self.gelu(hidden + self.mix(cells).flatten(2).transpose(1, 2)))  # type: ignore[no-any-return]
 
 
 def sinusoids(values: Float[Tensor, " N"], width: int, slowest: float, fastest: float) -> Float[Tensor, "N width"]:
