@@ -145,9 +145,9 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
 
 
 def _another_scale(value: float, base: Run) -> float:
-    """A scale of another weight: below where guidance starts all are one."""
+    """A scale of another weight: below where guidance starts all are one. -1 is where the line meets itself."""
     spec = base.subject.spec
-    tried = (value * 1.5 + 0.5, value + 2, value + 4)
+    tried = [scale for scale in (value * 1.5 + 0.5, value + 2, value + 4) if scale != value]
     return next((s for s in tried if spec.guidance_weight(s) != spec.guidance_weight(value)), tried[0])
 
 

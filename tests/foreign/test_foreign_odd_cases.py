@@ -12,6 +12,7 @@ ONE = {"prompts": ("a",), "num_steps": 1}
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     # Guidance that is embedded, and off: the native scale is the unguided one.
     ("flux", "FM204", {**ONE, "height": 16, "width": 16, "guidance_scale": 0.0}),
+    ("flux", "FM708", {**ONE, "height": 16, "width": 16, "guidance_scale": -1.0}),
     # Longer prompts of other rows are padded further, over which kernels round differently.
     ("crossflow", "FM405", {**ONE, "height": 8, "width": 8, "guidance_scale": 0.0}),
     # Guidance that makes a rounding error as large as the picture.
