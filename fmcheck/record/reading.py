@@ -4,6 +4,7 @@ One doubled guidance call, two separate calls, halves in either order, micro-bat
 stages and other time arguments all become the same evaluations; rules about the flow read only these.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -128,8 +129,9 @@ class Reading:
     def weight_at(self, time: float) -> float:
         """The guidance weight at a flow time: that of the case inside of the declared interval, 0 outside."""
         low, high = self.spec.guidance_interval
-        # A network that is told a time outside of [0, 1] is guided like any other (and FM307's).
-        return self.weight if self.guided_throughout or low <= time <= high else 0.0
+        # A network that is told a time outside of [0, 1] is guided like any other (and FM307's); NaN is no time.
+        always = self.guided_throughout and not math.isnan(time)
+        return self.weight if always or low <= time <= high else 0.0
 
     @property
     def guided_throughout(self) -> bool:
