@@ -104,9 +104,9 @@ def _run_of(finding: Finding, runs: Collection[str]) -> str:
     """
     if finding.run:
         return finding.run
-    told = [(finding.where.find(f"run {name}"), -len(name), name) for name in runs if f"run {name}" in finding.where]
-    told += [(finding.where.find(f"runs {name}"), -len(name), name) for name in runs if f"runs {name}" in finding.where]
-    return min(told)[-1] if told else ""
+    found = ((re.search(f"runs? {re.escape(name)}", finding.where), name) for name in runs)
+    # Of names that begin alike the longest.
+    return min(((match.start(), -len(name), name) for match, name in found if match), default=("",))[-1]
 
 
 def _steps_named(findings: Iterable[Finding]) -> frozenset[int]:

@@ -354,11 +354,12 @@ def train_text_mask(runs: Mapping[str, Run]) -> Iterator[Check]:
     # A row that is dropped to train the unconditional branch shows the empty prompt.
     dropped = null_counts(base)
     unseen = not dropped and not base.reading.guided and base.subject.spec.null_probability > 0
+    shared = trained.keys() & sampled.keys()
     require(
-        not unseen or all(trained[prompt] == sampled[prompt] for prompt in trained.keys() & sampled.keys()),
+        not unseen or all(trained[prompt] == sampled[prompt] for prompt in shared),
         "guidance is off in the native case, so that what a dropped prompt shows is not seen",
     )
-    for prompt in trained.keys() & sampled.keys():
+    for prompt in shared:
         yield exact(
             trained[prompt] == sampled[prompt] or trained[prompt] in dropped,
             f"the text encoder is shown {trained[prompt]} tokens of {prompt!r} in training and {sampled[prompt]} in "

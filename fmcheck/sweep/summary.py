@@ -118,13 +118,14 @@ def _row(
     no_norms = next((run.no_norms for run in flat if run.no_norms), "")
     if len({len(run.norms) for run in flat}) > 1:
         no_norms = "the runs differ in their number of steps"
-    growths = [[_growth(run) for run in of_seed] for of_seed in runs] if all(run.norms for run in flat) else []
+    seen = all(run.norms for run in flat)
+    growths = [[_growth(run) for run in of_seed] for of_seed in runs] if seen else []
     grown = all(math.isfinite(value) for of_seed in growths for of_run in of_seed for value in of_run)
     if growths and not grown:
         no_norms = no_norms or "it starts at 0 or overflows, so that its growth is no number"
     # A judge that has changed since the first runs may name its scores differently.
     names = [name for name in flat[0].scores if all(name in run.scores for run in flat)]
-    readable = all(run.norms for run in flat) and "differ" not in no_norms
+    readable = seen and "differ" not in no_norms
     return Row(
         **known,  # type: ignore[arg-type]
         scores={name: _over([[run.scores[name] for run in r] for r in runs]) for name in names},
