@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fmcheck.tolerance import half_width
+from fmcheck.tolerance import half_width, paired_half_width
 
 __all__ = ["Estimate", "estimated", "paired", "wilson"]
 
@@ -46,14 +46,9 @@ def estimated(values: Sequence[float]) -> Estimate:
 
 
 def paired(values: Sequence[float], clean: Sequence[float]) -> Estimate:
-    """The mean of `value - clean`, prompt by prompt, with Student's t interval.
-
-    Equal differences say nothing of their spread; then the sign test decides, with 2 / 2^N for all of one sign.
-    """
+    """The mean of `value - clean`, prompt by prompt, and its interval (:func:`paired_half_width`)."""
     apart = [value - other for value, other in zip(values, clean, strict=True)]
-    mean, half = statistics.fmean(apart), 2.0
-    if max(apart) - min(apart) > _ROUNDING:
-        half = half_width(apart, _ALPHA)
-    elif abs(mean) <= _ROUNDING or 2.0 ** (1 - len(apart)) <= _ALPHA:
-        half = 0.0
+    mean, width = statistics.fmean(apart), paired_half_width(apart, _ALPHA)
+    alike = max(map(abs, apart)) <= _ROUNDING
+    half = 0.0 if alike else 2.0 if width is None else width
     return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half))

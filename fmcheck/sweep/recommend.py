@@ -15,7 +15,7 @@ from typing import Literal
 
 from fmcheck.judge import Judge
 from fmcheck.sweep.summary import Estimate, Row
-from fmcheck.tolerance import half_width
+from fmcheck.tolerance import paired_half_width
 
 __all__ = ["ALPHA", "FACTOR", "Advice", "Comparison", "Observation", "advise", "compared"]
 
@@ -76,15 +76,7 @@ class Advice:
 def compared(best: Row, other: Row, best_score: Estimate, score: Estimate, pairs: int) -> Comparison:
     """One paired comparison, at a level that holds for all `pairs` together."""
     differences = [a - b for a, b in zip(best_score.prompts, score.prompts, strict=True)]
-    mean, count = statistics.fmean(differences), len(differences)
-    width: float | None = None
-    if count > 1:
-        spread = statistics.stdev(differences)
-        # Equal differences say nothing of their spread. Then the sign test decides: 2 / 2^P for all of one sign.
-        if spread > 1e-12 * max(1.0, abs(mean)):
-            width = half_width(differences, ALPHA / pairs)
-        elif 2.0 ** (1 - count) <= ALPHA / pairs:
-            width = 0.0
+    mean, width = statistics.fmean(differences), paired_half_width(differences, ALPHA / pairs)
     # Not "> 0" alone: differences of rounding errors are equal, too.
     worse = width is not None and mean > max(width, _NO_DIFFERENCE)
     return Comparison(steps=other.steps, scale=other.scale, difference=mean, half_width=width, worse=worse)

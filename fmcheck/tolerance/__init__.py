@@ -23,7 +23,7 @@ from fmcheck.tolerance.statistics import (
     signed_mean_bound,
     signed_sum_bound,
 )
-from fmcheck.tolerance.student import half_width
+from fmcheck.tolerance.student import half_width, paired_half_width
 from fmcheck.tolerance.times import argument_bound, rounding_shows, step_bound, time_bound, told_bound
 from fmcheck.tolerance.training import implied_bound, path_bound, target_bound
 from fmcheck.tolerance.units import EXPLAINED, coarser, gamma, half_digits, unit_roundoff
@@ -50,6 +50,7 @@ __all__ = [
     "gamma",
     "half_digits",
     "half_width",
+    "paired_half_width",
     "image_bound",
     "implied_bound",
     "ks_critical",

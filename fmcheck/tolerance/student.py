@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-__all__ = ["coverage", "half_width", "quantile"]
+__all__ = ["coverage", "half_width", "paired_half_width", "quantile"]
 
 
 def coverage(t: float, freedom: int) -> float:
@@ -38,3 +38,15 @@ def quantile(alpha: float, freedom: int) -> float:
 def half_width(values: Sequence[float], alpha: float) -> float:
     """`t sd / sqrt(n)`: half the `1 - alpha` interval of the mean of two or more independent numbers."""
     return quantile(alpha, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def paired_half_width(differences: Sequence[float], alpha: float) -> float | None:
+    """:func:`half_width` of paired differences; None where they are too few to tell anything.
+
+    Equal differences, as one alone, say nothing of their spread. Then the sign test decides: 2 / 2^n for all of one
+    sign, and no width from where that is at most `alpha`.
+    """
+    # Rounding errors of equal differences are no spread.
+    if max(differences) - min(differences) > 1e-12 * max(1.0, *map(abs, differences)):
+        return half_width(differences, alpha)
+    return 0.0 if 2.0 ** (1 - len(differences)) <= alpha else None
