@@ -7,7 +7,8 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """After each file, give back what its tensors left: glibc keeps freed blocks, gigabytes of them in a long run."""
-    if sys.platform == "linux" and (nextitem is None or nextitem.path != item.path):
+    """After each file and each slow test, give back what its tensors left: glibc keeps gigabytes of freed blocks."""
+    last = nextitem is None or nextitem.path != item.path
+    if sys.platform == "linux" and (last or item.get_closest_marker("slow")):
         # Other C libraries have no such function, and keep less.
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)

@@ -139,6 +139,7 @@ def mutants(
     names: Annotated[list[str] | None, typer.Argument(help="Only these; by default all, and the variations.")] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the mutants and make no run.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Ask all rules about every mutant, not only its own.")] = False,
+    workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes that judge at once.")] = 1,
 ) -> None:
     """Prove the rules: plant known defects in the tiny model and see which rule catches each."""
     from fmcheck import commands_mutants as command
@@ -146,7 +147,7 @@ def mutants(
     if list_only:
         command.list_all()
         return
-    raise typer.Exit(command.prove(names or [], full=full))
+    raise typer.Exit(command.prove(names or [], full=full, workers=workers))
 
 
 @app.command()

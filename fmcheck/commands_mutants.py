@@ -1,20 +1,39 @@
 """`fmcheck mutants`: the proof that the rules catch what they name, and stay silent on correct pipelines."""
 
-from collections.abc import Callable, Iterable
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
+import torch
 from rich.console import Console
 
 from fmcheck.commands import progress, stdout, width_of
+from fmcheck.errors import DeclarationError
 from fmcheck.mutants import Kill, Mutant, Variation, all_mutants, all_variations, get_mutant, kill_table
-from fmcheck.outcome import Report
 from fmcheck.report.groups import group_findings
 from fmcheck.report.layout import Page
 from fmcheck.report.verdict import plural
-from fmcheck.run import check
+from fmcheck.run import Report, check
+from fmcheck.subject import Subject
 from fmcheck.subjects import load_subject
 
 __all__ = ["list_all", "prove"]
+
+E = TypeVar("E", Mutant, Variation)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What the rules said about a correct pipeline: nothing, if `alarm` is empty."""
+
+    variation: Variation
+    alarm: str
+    passed: int
 
 
 def list_all() -> None:
@@ -40,46 +59,72 @@ def _list(page: Page, mutants: list[Mutant]) -> None:
     page.blank()
 
 
-def prove(names: list[str], *, full: bool = False) -> int:
+def prove(names: list[str], *, full: bool = False, workers: int = 1) -> int:
     """The kill table; without names also the clean model and its variations. 1 on a miss or a false alarm.
 
-    With `full` all rules are asked about every mutant, not only the one that it names.
+    With `full` all rules are asked about every mutant, not only the one that it names; `workers` are processes.
 
     Raises:
-        DeclarationError: a name that no mutant has; names the nearest.
+        DeclarationError: a name that no mutant has (names the nearest), or a process was killed.
     """
     chosen = [get_mutant(name) for name in names] or all_mutants()
-    clean = [] if names else [Variation("clean", lambda subject: subject), *all_variations()]
+    clean = [] if names else [Variation("clean", _unchanged), *all_variations()]
     with progress(len(chosen) + len(clean), "models") as (say, advance):
-        kills = _kills(chosen, say, advance, full=full)
-        alarms = list(_alarms(clean, say, advance))
+
+        def done(name: str) -> None:
+            say(name)
+            advance()
+
+        kills = _each(partial(_kill, full=full), chosen, workers, done)
+        heard = _each(_listen, clean, workers, done)
     console = stdout()
     _show_kills(kills, console)
     if clean:
-        _show_alarms(alarms, console)
+        _show_alarms(heard, console)
     missed = [kill for kill in kills if kill.missed]
-    failed = [variation.name for variation, report in alarms if _alarm(variation, report)]
-    _show_verdict(console, kills, missed, alarms, failed)
-    return int(bool(missed or failed))
+    _show_verdict(console, kills, missed, heard)
+    return int(bool(missed or any(pipeline.alarm for pipeline in heard)))
 
 
-def _kills(chosen: list[Mutant], say: Callable[[str], None], advance: Callable[[], None], *, full: bool) -> list[Kill]:
-    kills = []
-    for mutant in chosen:
-        say(mutant.name)
-        kills.extend(kill_table([mutant], full=full))
-        advance()
-    return kills
+def _unchanged(subject: Subject) -> Subject:
+    return subject
 
 
-def _alarms(
-    clean: list[Variation], say: Callable[[str], None], advance: Callable[[], None]
-) -> Iterable[tuple[Variation, Report]]:
-    for variation in clean:
-        say(variation.name)
-        load = partial(load_subject, f"variation:{variation.name}")
-        yield variation, check(variation.change(load_subject("tiny")), nproc=variation.nproc, load=load)
-        advance()
+def _each(judge: Callable[[E], T], entries: Sequence[E], workers: int, done: Callable[[str], None]) -> list[T]:
+    """`judge` of every entry, in their order, by one process or several; `done` hears the name of each."""
+    judged: dict[str, T] = {}
+    if workers == 1:
+        for entry in entries:
+            judged[entry.name] = judge(entry)
+            done(entry.name)
+    else:
+        # Spawned, since CUDA does not survive a fork.
+        spawn = multiprocessing.get_context("spawn")
+        share = max(1, torch.get_num_threads() // workers)
+        with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            asked = {pool.submit(judge, entry): entry.name for entry in entries}
+            try:
+                for answer in as_completed(asked):
+                    judged[asked[answer]] = answer.result()
+                    done(asked[answer])
+            except BrokenProcessPool as error:
+                raise DeclarationError(
+                    "a process that judged mutants was killed, as for want of memory (about 2 GB each); ask for fewer "
+                    "--workers"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return [judged[entry.name] for entry in entries]
+
+
+def _kill(mutant: Mutant, *, full: bool) -> Kill:
+    return kill_table([mutant], full=full)[0]
+
+
+def _listen(variation: Variation) -> _Heard:
+    load = partial(load_subject, f"variation:{variation.name}")
+    report = check(variation.change(load_subject("tiny")), nproc=variation.nproc, load=load)
+    return _Heard(variation, _alarm(variation, report), report.count("passed"))
 
 
 def _alarm(variation: Variation, report: Report) -> str:
@@ -109,26 +154,21 @@ def _show_kills(kills: list[Kill], console: Console) -> None:
     page.show(console)
 
 
-def _show_alarms(alarms: list[tuple[Variation, Report]], console: Console) -> None:
+def _show_alarms(heard: list[_Heard], console: Console) -> None:
     page = Page(width_of(console))
     page.blank()
-    longest = max((len(variation.name) for variation, _ in alarms), default=0)
-    for variation, report in alarms:
-        alarm = _alarm(variation, report)
-        text = f"false alarm: {alarm}" if alarm else f"silent, {plural(report.count('passed'), 'rule')} passed"
-        page.text(text, label=f"{variation.name:<{longest}}", label_style="bold red" if alarm else "green")
+    longest = max(len(pipeline.variation.name) for pipeline in heard)
+    for pipeline in heard:
+        alarm = pipeline.alarm
+        text = f"false alarm: {alarm}" if alarm else f"silent, {plural(pipeline.passed, 'rule')} passed"
+        page.text(text, label=f"{pipeline.variation.name:<{longest}}", label_style="bold red" if alarm else "green")
     page.show(console)
 
 
-def _show_verdict(
-    console: Console,
-    kills: list[Kill],
-    missed: list[Kill],
-    alarms: list[tuple[Variation, Report]],
-    failed: list[str],
-) -> None:
+def _show_verdict(console: Console, kills: list[Kill], missed: list[Kill], heard: list[_Heard]) -> None:
     page = Page(width_of(console))
     page.blank()
+    failed = [pipeline.variation.name for pipeline in heard if pipeline.alarm]
     other = sum(bool(kill.also) for kill in missed)
     caught = sum(kill.by_named for kill in kills)
     text = (
@@ -137,8 +177,8 @@ def _show_verdict(
     )
     if len(kills) > caught + len(missed):
         text += f", {len(kills) - caught - len(missed)} not judged"
-    if alarms:
-        text += f"; {plural(len(alarms), 'correct pipeline')}: {plural(len(failed), 'false alarm')}"
+    if heard:
+        text += f"; {plural(len(heard), 'correct pipeline')}: {plural(len(failed), 'false alarm')}"
     page.text(text)
     page.line(("FAILED", "bold red") if missed or failed else ("CLEAN", "bold green"))
     page.show(console)

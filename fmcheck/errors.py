@@ -15,6 +15,7 @@ __all__ = [
     "missing",
     "raised",
     "only_keys",
+    "without_frames",
 ]
 
 
@@ -78,6 +79,22 @@ def raised(error: BaseException) -> str:
     own = [f for f in frames if not any(part in f.filename for part in _NOT_THEIRS)]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return f"raised {type(error).__name__}: {error}{place}"
+
+
+def without_frames(error: BaseException | None) -> None:
+    """Take the tracebacks off an error and what it came from, in place.
+
+    An error that is kept on a record would keep the locals of every frame it passed, the record among them: a cycle
+    of gigabytes that only Python's rare full collections find.
+    """
+    seen: set[int] = set()
+    chain = [error]
+    while chain:
+        link = chain.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            chain += [link.__cause__, link.__context__]
 
 
 class NotInformative(Exception):

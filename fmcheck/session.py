@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -88,10 +89,11 @@ class Session:
                 self.models[key] = self._made(case, fresh=fresh)
             except DeclarationError as error:
                 # A build that failed is not tried again by every rule of a test suite.
-                self.models[key] = error
+                self.models[key] = copy(error)
+                raise
         made = self.models[key]
         if isinstance(made, DeclarationError):
-            raise made.with_traceback(None)
+            raise copy(made)
         return made
 
     def _made(self, case: Case, *, fresh: bool) -> tuple[Any, ModelState]:
@@ -121,7 +123,7 @@ class Session:
             try:
                 self._runs[wish] = self._on_ranks(wish) if wish.ranks else self._here(wish)
             except NotInformative as reason:
-                self._runs[wish] = reason
+                self._runs[wish] = copy(reason)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 self._runs[wish] = MemoryError(str(error))
         self._wanted.setdefault(wish.name, []).append(code)
@@ -130,7 +132,8 @@ class Session:
             if isinstance(made.trace.error, torch.OutOfMemoryError | MemoryError):
                 raise MemoryError(str(made.trace.error))
             return made
-        raise made.with_traceback(None)
+        # What is raised takes the frames that it passes along, and they hold this session: the kept one stays apart.
+        raise copy(made)
 
     def _here(self, wish: Wish) -> Run:
         return Run(wish, self._at(wish.case), self._record(wish))
@@ -152,12 +155,7 @@ class Session:
         return Run(wish, self._at(wish.case), Trace(wish.case, wish.kind), shares)
 
     def forget(self) -> None:
-        """Let go of every run. Tracebacks of exceptions hold whole recordings, and cycles them."""
-        for made in self._runs.values():
-            errors = [made.trace.error, *(call.error for call in made.trace.calls)] if isinstance(made, Run) else [made]
-            for error in errors:
-                if error is not None:
-                    error.__traceback__ = None
+        """Let go of every run."""
         self._runs.clear()
 
     def _record(self, wish: Wish) -> Any:

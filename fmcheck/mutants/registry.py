@@ -44,6 +44,10 @@ class Mutant:
     def summary(self) -> str:
         return next(iter((self.change.__doc__ or "").splitlines()), "")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Crosses to another process by its name, since what changes the subject may be no function of a module.
+        return get_mutant, (self.name,)
+
 
 @dataclass(frozen=True)
 class Variation:

@@ -22,11 +22,11 @@ class Memo:
             try:
                 known[compute] = compute(self)
             except NotInformative as reason:
-                known[compute] = reason
+                known[compute] = NotInformative(str(reason))
         found = known[compute]
         if isinstance(found, NotInformative):
-            # Without the frames of the last time, which would pile up and keep their tensors.
-            raise found.with_traceback(None)
+            # Another one each time: what is raised takes the frames that it passes along, and they their tensors.
+            raise NotInformative(str(found))
         return found  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ stages and other time arguments all become the same evaluations; rules about the
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -113,6 +113,17 @@ def _mean(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
 
+def _guided_throughout(spec: FlowSpec) -> bool:
+    return spec.guidance_interval[0] <= 0 and spec.guidance_interval[1] >= 1
+
+
+def _weight_at(spec: FlowSpec, weight: float, time: float) -> float:
+    low, high = spec.guidance_interval
+    # A network that is told a time outside of [0, 1] is guided like any other (and FM307's); NaN is no time.
+    always = _guided_throughout(spec) and not math.isnan(time)
+    return weight if always or low <= time <= high else 0.0
+
+
 class Reading:
     """One `generate()` as steps of a flow.
 
@@ -128,15 +139,12 @@ class Reading:
 
     def weight_at(self, time: float) -> float:
         """The guidance weight at a flow time: that of the case inside of the declared interval, 0 outside."""
-        low, high = self.spec.guidance_interval
-        # A network that is told a time outside of [0, 1] is guided like any other (and FM307's); NaN is no time.
-        always = self.guided_throughout and not math.isnan(time)
-        return self.weight if always or low <= time <= high else 0.0
+        return _weight_at(self.spec, self.weight, time)
 
     @property
     def guided_throughout(self) -> bool:
         """Whether guidance acts at all times."""
-        return self.spec.guidance_interval[0] <= 0 and self.spec.guidance_interval[1] >= 1
+        return _guided_throughout(self.spec)
 
     @cached_property
     def edges(self) -> Tensor:
@@ -160,7 +168,9 @@ class Reading:
             raise NotInformative("the velocity network was never called")
         asked = self.case.num_steps * self.spec.stages
         known = self.spec, calls, self.batch
-        return Grouping(*known, guided=self.guided, evaluations=asked, weight_at=self.weight_at)
+        # Not the method, which would tie the reading and the grouping to each other.
+        weight_at = partial(_weight_at, self.spec, self.weight)
+        return Grouping(*known, guided=self.guided, evaluations=asked, weight_at=weight_at)
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import get_ident
+from traceback import extract_tb
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmcheck.case import Case
-from fmcheck.errors import DeclarationError, FmcheckError, NotInformative
+from fmcheck.errors import DeclarationError, FmcheckError, NotInformative, without_frames
 from fmcheck.record.ambient import ambient as surrounding
 from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
@@ -295,7 +296,7 @@ def record(
             # A declaration that is wrong is no failure of the model.
             raise
         except Exception as error:
-            trace.error = error
+            trace.error, trace.raised_in = error, extract_tb(error.__traceback__)
         finally:
             trace.seconds = time.perf_counter() - started
             # Last in, first out, and each whatever became of the others.
@@ -306,8 +307,10 @@ def record(
                 observer.finish()
                 trace.rng_changes = moved()
                 trace.born = births.names
+    for raised in (trace.error, *(call.error for call in trace.calls)):
+        without_frames(raised)
     if observer.impossible is not None:
-        raise observer.impossible
+        raise NotInformative(str(observer.impossible))
     trace.warnings = [str(w.message) for w in caught]
     return trace
 

@@ -1,6 +1,8 @@
 """What happened in one run, as plain records that rules read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from traceback import FrameSummary
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ class Call:
         training: whether the observed module was in train mode.
         dropout: whether a module that behaves differently in train mode was in it.
         grad: whether gradients were being recorded.
-        error: the exception that left the call.
+        error: the exception that left the call, without its traceback.
     """
 
     role: str
@@ -78,7 +80,8 @@ class Trace:
         images: copy of the pictures that a training loss was handed.
         result: copy of the images (or the loss) that came out; None when the run raised.
         returned: what `generate` (or the loss) returned, itself and with its graph.
-        error: the exception that ended the run.
+        error: the exception that ended the run, without its traceback.
+        raised_in: the lines that it passed, the innermost last.
         draws: draws from the caller's generator and from the global ones, in order.
         warnings: texts of the Python warnings raised during the run.
         born: parameters and buffers registered on any module while the run lasted.
@@ -97,6 +100,7 @@ class Trace:
     result: Tensor | None = None
     returned: Any = None
     error: Exception | None = None
+    raised_in: Sequence[FrameSummary] = ()
     draws: list[Draw] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     born: list[str] = field(default_factory=list)

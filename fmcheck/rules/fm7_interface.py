@@ -1,13 +1,11 @@
 """FM7: the evaluation interface: what `generate()` returns, in which range and dtype, and what it must refuse."""
 
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import fmcheck
 from fmcheck.plan import Plan, Run, Wish
 from fmcheck.record.points import find_output
 from fmcheck.rules.evidence import exact, require, require_finite, within
@@ -42,9 +40,8 @@ def generate_raises(run: Run) -> Iterator[Check]:
 def _place(run: Run) -> str:
     """The innermost observed call that the exception left, and the innermost line outside installed packages."""
     left = [call.name for call in run.trace.calls if call.error is not None and call.role not in ENTRIES]
-    frames = traceback.extract_tb(run.trace.error.__traceback__) if run.trace.error else []
-    recorder = str(Path(fmcheck.__file__).parent / "record")
-    others = [frame for frame in frames if not frame.filename.startswith(recorder)]
+    recorder = str(Path(__file__).parents[1] / "record")
+    others = [frame for frame in run.trace.raised_in if not frame.filename.startswith(recorder)]
     own = [frame for frame in others if "site-packages" not in frame.filename] or others
     lines = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in own[-1:]]
     return ", ".join([*left[-1:], *lines])

@@ -1,15 +1,21 @@
 """`fmcheck rules`, `explain` and `mutants`."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from fmcheck import commands_mutants
-from fmcheck.mutants import Variation, get_mutant
+from fmcheck.mutants import Mutant, Variation, get_mutant
 from fmcheck.rules import all_rules
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+def _killed(mutant: Mutant, *, full: bool) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TestRules:
@@ -65,6 +71,23 @@ class TestMutants:
         assert (code, err) == (0, "")
         assert "log6_rows_interleaved caught by FM202" in out
         assert "1 mutant: 1 caught by the rule they name, 0 by another, 0 missed" in out
+
+    def test_several_processes_keep_the_order(self, fmcheck_command: Command) -> None:
+        names = ["uniform_grid", "log6_rows_interleaved", "clamped_at_a_thousandth"]
+        code, out, err = fmcheck_command("mutants", *names, "-n", "2")
+        assert (code, err) == (0, "")
+        assert [line.split()[:4] for line in out.splitlines()[:3]] == [
+            ["uniform_grid", "caught", "by", "FM303"],
+            ["log6_rows_interleaved", "caught", "by", "FM202"],
+            ["clamped_at_a_thousandth", "caught", "by", "FM305"],
+        ]
+
+    def test_a_process_that_was_killed(self, fmcheck_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(commands_mutants, "_kill", _killed)
+        code, _, err = fmcheck_command("mutants", "uniform_grid", "-n", "2")
+        assert code == 2
+        assert "ask for fewer --workers" in " ".join(err.split())
+        assert "Traceback" not in err
 
     def test_unknown(self, fmcheck_command: Command) -> None:
         code, _, err = fmcheck_command("mutants", "log6_rows_interleave")

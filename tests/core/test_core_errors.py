@@ -11,6 +11,7 @@ from fmcheck.errors import (
     TensorMismatch,
     did_you_mean,
     raised,
+    without_frames,
 )
 
 
@@ -39,3 +40,32 @@ def test_the_line_that_is_named_is_the_users_and_not_a_generated_constructors() 
         Case(height=-1)
     assert "<string>" not in raised(caught.value)
     assert f"{__file__}:" in raised(caught.value)
+
+
+def _raise_three() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise TypeError("second") from first
+    except TypeError:
+        raise ValueError("third")  # noqa: B904 (a context, and no cause)
+
+
+def test_an_error_that_is_kept_holds_no_frames() -> None:
+    with pytest.raises(ValueError, match="third") as caught:
+        _raise_three()
+    third = caught.value
+    second = third.__context__
+    assert isinstance(second, TypeError)
+    chain = [third, second, second.__cause__]
+    assert all(link.__traceback__ is not None for link in chain)
+    without_frames(third)
+    assert all(link.__traceback__ is None for link in chain)
+
+
+def test_errors_that_came_from_each_other_are_an_end() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    without_frames(one)
+    without_frames(None)

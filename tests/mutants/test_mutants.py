@@ -1,6 +1,7 @@
 """Registry facts, and that every mutant is what it says: it can be built, and something observable differs."""
 
 import itertools
+import pickle
 import re
 from collections.abc import Iterator
 
@@ -141,3 +142,8 @@ def _tensors_differ(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None:
         return a is not b
     return not torch.equal(a.float().nan_to_num(7e7), b.float().nan_to_num(7e7))
+
+
+def test_every_entry_crosses_to_another_process():
+    for entry in (*MUTANTS, *all_mutants(odd=True), *all_variations()):
+        assert pickle.loads(pickle.dumps(entry)) == entry
