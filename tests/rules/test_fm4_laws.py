@@ -170,6 +170,17 @@ def test_other_noise_is_named_and_the_side_it_is_on(change: Any, told: str, in_t
     assert {finding.where for finding in outcome.findings} == {side}
 
 
+def test_a_network_that_is_told_another_time_does_not_train_with_other_noise() -> None:
+    """The noise is solved for by the told time; at a wrong one the image would be left in it. FM901 names it."""
+
+    class ToldLate(from_noise(normal)):  # type: ignore[misc]
+        def train_path(self, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+            return super().train_path(x0, x1, 0.9 * t)
+
+    assert not judge("FM407", ToldLate, spec=NOISE).findings
+    assert judge("FM901", ToldLate, spec=NOISE).status == "failed"
+
+
 def test_half_of_the_latent_units_is_in_the_noise_that_is_solved_for() -> None:
     class Shifted(from_noise(normal)):  # type: ignore[misc]
         def train_path(self, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:

@@ -653,6 +653,15 @@ def test_prompts_that_bypass_the_text_point_show() -> None:
     failed(judge("FM906", Elsewhere), "never calls the text point 'text_encoder'")
 
 
+def test_a_batch_of_null_rows_says_nothing_of_where_the_path_ends() -> None:
+    """Their targets are permuted among themselves, so no row ends at its own image."""
+    every = trainee(train_null=lambda self, x1, generator: (torch.ones(len(x1), dtype=torch.bool), x1.roll(1, 0)))
+    passed("FM906", model=every, spec=spec(null_probability=0.9))
+    # Of the encoder's calls something is still asked.
+    mirrored = trainee(train_null=every.train_null, prepared=lambda _, images: images.flip(-1))
+    failed(judge("FM906", mirrored, spec=spec(null_probability=0.9)), "mirrored left to right")
+
+
 # FM907: randomness.
 
 
