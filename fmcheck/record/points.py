@@ -11,8 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
+from fmcheck.tensors import has_values
 
-__all__ = ["Arguments", "Parameters", "find_output", "replace_output", "rows_listed", "shapes_in", "stacked"]
+__all__ = [
+    "Arguments",
+    "Parameters",
+    "find_output",
+    "lengths_in",
+    "replace_output",
+    "rows_listed",
+    "shapes_in",
+    "stacked",
+]
 
 MISSING = object()
 
@@ -135,10 +145,13 @@ def _equal(value: Any, wanted: Any) -> bool:
     return answer if isinstance(answer, bool) else False
 
 
-def find_output(returned: Any, selector: str | int | None, rows: int | None = None) -> Tensor | None:
+def find_output(
+    returned: Any, selector: str | int | None, rows: int | None = None, prompts: int | None = None
+) -> Tensor | None:
     """The tensor in what a call returned: by selector, or the first one found; None when there is none.
 
-    A list of as many tensors as the `rows` that the call was handed in a list is one tensor of them.
+    A list of as many tensors as the `rows` that the call was handed in a list is one tensor of them. Layers of a text
+    encoder that was handed so many `prompts`, which `selector` picks, are one tensor `[prompts, layers, ...]`.
 
     A tensor is its own output, whatever the selector: `return_dict=False` and the like unwrap what it points into.
     """
@@ -147,8 +160,22 @@ def find_output(returned: Any, selector: str | int | None, rows: int | None = No
     if _holds_rows(returned, selector, rows):
         value = stacked(returned)
         return value if isinstance(value, Tensor) else None
-    value = stacked(_pick(returned, selector)) if selector is not None else next(_tensors(returned), (None, None))[1]
+    if selector is None:
+        value = next(_tensors(returned), (None, None))[1]
+    else:
+        picked = _pick(returned, selector)
+        value = torch.stack(tuple(picked), dim=1) if _are_layers(picked, prompts) else stacked(picked)
     return value if isinstance(value, Tensor) else None
+
+
+def _are_layers(picked: Any, prompts: int | None) -> bool:
+    """Whether a tuple holds layers, each with a row for every prompt, and not the tokens of each prompt.
+
+    Tokens of one prompt have no axis of rows: two axes, and as many of them as there are prompts, are read as tokens.
+    """
+    if prompts is None or type(picked) not in (list, tuple) or not isinstance(stacked(picked), Tensor):
+        return False
+    return len(picked[0]) == prompts and (picked[0].dim() > 2 or len(picked) != prompts)
 
 
 def _holds_rows(returned: Any, selector: str | int | None, rows: int | None) -> bool:
@@ -173,6 +200,21 @@ def shapes_in(value: Any) -> Iterator[torch.Size]:
             yield from shapes_in(part)
 
 
+def lengths_in(value: Any) -> Iterator[int]:
+    """For every mask of tokens `[N, L]` in a value, how many tokens of its longest row count."""
+    if isinstance(value, Tensor):
+        if value.dim() == 2 and value.numel() and has_values(value) and _is_mask(value):
+            yield int(value.sum(dim=1).max())
+    elif isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from lengths_in(part)
+
+
+def _is_mask(value: Tensor) -> bool:
+    whole = not (value.is_floating_point() or value.is_complex())
+    return value.dtype is torch.bool or (whole and bool(((value == 0) | (value == 1)).all()))
+
+
 def rows_listed(value: Any) -> int | None:
     """How many rows a list of them holds; None for anything else."""
     return len(value) if type(value) in (list, tuple) and isinstance(stacked(value), Tensor) else None
@@ -184,7 +226,9 @@ def _as_before(before: Any, value: Any) -> Any:
     return type(before)(value.unbind(0)) if rows else value
 
 
-def replace_output(returned: Any, selector: str | int | None, tensor: Tensor, rows: int | None = None) -> Any:
+def replace_output(
+    returned: Any, selector: str | int | None, tensor: Tensor, rows: int | None = None, prompts: int | None = None
+) -> Any:
     """What the call returned, with its tensor replaced; containers are copied, never changed in place.
 
     Raises:
@@ -195,6 +239,9 @@ def replace_output(returned: Any, selector: str | int | None, tensor: Tensor, ro
     if _holds_rows(returned, selector, rows):
         return _as_before(returned, tensor)
     listed = _pick(returned, selector) if selector is not None else None
+    if _are_layers(listed, prompts):
+        layers = tensor.unbind(1)
+        return _with_entry(returned, selector, list(layers) if isinstance(listed, list) else layers)
     if rows_listed(listed) is not None:
         return _with_entry(returned, selector, _as_before(listed, tensor))
     before = find_output(returned, selector)

@@ -24,7 +24,7 @@ from fmcheck.record.attach import attach
 from fmcheck.record.boundary import Boundary, boundaries, inputs_of, is_preview, iterate, mismatches
 from fmcheck.record.disturb import Disturbance, InjectedFault
 from fmcheck.record.model_state import ModelState, changed_inputs
-from fmcheck.record.points import Arguments, find_output, replace_output, rows_listed, shapes_in
+from fmcheck.record.points import Arguments, find_output, lengths_in, replace_output, rows_listed, shapes_in
 from fmcheck.record.trace import Call, Draw, Trace
 from fmcheck.record.watch import (
     Births,
@@ -141,7 +141,8 @@ class Observer:
         where = f"after {self._last}" if self._last else "before the first observed call"
         self._note_draws(f"{where}, before {call.name}", self._last)
         call.inputs = {name: _copy(value) for name, value in inputs_of(role, point, arguments).items()}
-        call.shapes = tuple(shapes_in((arguments.args, arguments.kwargs)))
+        passed = (arguments.args, arguments.kwargs)
+        call.shapes, call.lengths = tuple(shapes_in(passed)), tuple(lengths_in(passed))
         module = boundary.place.module
         if module is not None:
             call.training = module.training
@@ -187,11 +188,13 @@ class Observer:
         return changed
 
     def _end(self, call: Call, point: Point, live: dict[str, Any], returned: Any, listed: int | None) -> Any:
-        output = find_output(returned, point.output, listed)
+        ids = live.get("input_ids")
+        holds = listed, len(ids) if isinstance(ids, Tensor) and ids.dim() else None
+        output = find_output(returned, point.output, *holds)
         for disturbance in self._disturbances:
             if disturbance.role == call.role and disturbance.output:
                 output = self._possible(partial(_disturbed, disturbance.output, live, output, call.name))
-                returned = self._possible(partial(replace_output, returned, point.output, output, listed))
+                returned = self._possible(partial(replace_output, returned, point.output, output, *holds))
         if output is not None:
             call.output = self.kept(output) if call.role in ENTRIES else self._copied(output)
             call.live = output if self._trace.kind == "loss" else None

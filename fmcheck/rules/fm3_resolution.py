@@ -24,7 +24,7 @@ _PLACES, _ROWS = 12, 12
 
 
 def _ladders(plan: Plan) -> dict[str, Wish]:
-    """Every row has the first row's state; its time is its own in a ladder run, and the same in a level one."""
+    """Every row has the state that the first row starts at; its time is its own in a ladder run, and one in a level."""
     lower = plan.low_precision
     dtypes = [plan.native.dtype] + ([lower.case.dtype] if lower else [])
     runs = {}
@@ -38,13 +38,17 @@ def _ladders(plan: Plan) -> dict[str, Wish]:
 def _on_times(case: Case, spec: FlowSpec, kind: str, spacing: float) -> Wish:
     offset, slope = spec.time_map
     calls = iter(range(10**6))
+    start: list[Tensor] = []
 
     def change(inputs: dict[str, Any]) -> dict[str, Any]:
         x, time = inputs.get("x"), inputs.get("time")
         if not isinstance(x, Tensor) or not isinstance(time, Tensor) or time.shape != x.shape[:1]:
             raise NotInformative("the network is not told one time a row, so rows cannot have times of their own")
         told = (offset + slope * _window(next(calls) % _PLACES, len(x), spacing)).to(time.device, time.dtype)
-        return {"x": x[:1].expand_as(x).contiguous(), "time": told}
+        if not start or start[0].shape[1:] != x.shape[1:]:
+            start[:] = [x[:1].clone()]
+        # Where huge guidance takes the state, a time may rightly be less than its rounding.
+        return {"x": start[0].to(x).expand_as(x).contiguous(), "time": told}
 
     return Wish(f"{kind}-{case.dtype}", case, disturbances=(change_input(f"a {kind} of times", "velocity", change),))
 
@@ -57,10 +61,10 @@ def times_merge(runs: Mapping[str, Run]) -> Iterator[Check]:
     spaced times bfloat16 keeps 507), sinusoids of large numbers are taken in a short dtype, a table of few entries is
     looked up. The network is then told one time in several steps, and in training a coarser one than its state has.
 
-    Checked: the recorder gives all rows of a call one state, and times a thousandth apart; at twelve places of the path
-    neighbouring rows must get different velocities. Rows that differ although their times are equal (kernels, other
-    inputs of a row) are left out. In the native dtype merged times are an error when it is float32, else a warning:
-    released pipelines do cast, and a sampler of few steps does not notice.
+    Checked: the recorder gives all rows of all calls one state, and times a thousandth apart; at twelve places of the
+    path neighbouring rows must get different velocities. Rows that differ although their times are equal (kernels,
+    other inputs of a row) are left out. In the native dtype merged times are an error when it is float32, else a
+    warning: released pipelines do cast, and a sampler of few steps does not notice.
 
     Fix: embed the time in float32 and cast the embedding, with frequencies high enough to tell it in that dtype.
     Source: property H of the collected defects; IEEE 754 for the spacing of bfloat16.

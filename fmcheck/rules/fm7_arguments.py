@@ -19,6 +19,7 @@ from fmcheck.rules.evidence import (
     unconditional_only,
 )
 from fmcheck.rules.registry import Check, rule
+from fmcheck.spec import FlowSpec
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
     if isinstance(value, int):
         return _another_integer(name, value, base)
     if isinstance(value, float) and value == base.case.guidance_scale:
-        other = _another_scale(value, base)
+        other = _another_scale(value, base.subject.spec)
         return Other(other, f"{value:g} against {other:g}")
     if isinstance(value, float):
         # -1 is where the line meets itself.
@@ -144,10 +145,10 @@ def _another(name: str, value: Any, base: Run) -> Other | None:
     return _rotated(value) if isinstance(value, list | tuple) else None
 
 
-def _another_scale(value: float, base: Run) -> float:
+def _another_scale(value: float, spec: FlowSpec) -> float:
     """A scale of another weight: below where guidance starts all are one. -1 is where the line meets itself."""
-    spec = base.subject.spec
-    tried = [scale for scale in (value * 1.5 + 0.5, value + 2, value + 4) if scale != value]
+    starts = spec.neutral_scale if spec.guidance_from is None else spec.guidance_from
+    tried = [scale for scale in (value * 1.5 + 0.5, value + 2, value + 4, starts + 2) if scale != value]
     return next((s for s in tried if spec.guidance_weight(s) != spec.guidance_weight(value)), tried[0])
 
 
@@ -159,7 +160,7 @@ def _another_integer(name: str, value: int, base: Run) -> Other:
     known = (value == case.num_steps and "step" in name) or (value == case.seed and "seed" in name)
     other = value + 1
     if value == case.guidance_scale and not known:
-        known, other = True, math.ceil(_another_scale(value, base))
+        known, other = True, math.ceil(_another_scale(value, base.subject.spec))
     return Other(other, f"{value} against {other}", meaning_known=known)
 
 

@@ -37,11 +37,14 @@ def generate_raises(run: Run) -> Iterator[Check]:
     )
 
 
+# What stands between the model and whoever called it.
+_BETWEEN = tuple(str(Path(__file__).parents[1] / part) for part in ("record", "subjects"))
+
+
 def _place(run: Run) -> str:
     """The innermost observed call that the exception left, and the innermost line outside installed packages."""
     left = [call.name for call in run.trace.calls if call.error is not None and call.role not in ENTRIES]
-    recorder = str(Path(__file__).parents[1] / "record")
-    others = [frame for frame in run.trace.raised_in if not frame.filename.startswith(recorder)]
+    others = [frame for frame in run.trace.raised_in if not frame.filename.startswith(_BETWEEN)]
     own = [frame for frame in others if "site-packages" not in frame.filename] or others
     lines = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in own[-1:]]
     return ", ".join([*left[-1:], *lines])

@@ -73,7 +73,7 @@ def _same_shapes(base: Run, other: Run, row: int) -> bool:
     """Whether equal kernels computed the row in both runs, so that equal bits are promised.
 
     Prompts of other lengths change the shape of the tokens. Where the row's text latent is the same all the same, what
-    follows is still comparable bit for bit.
+    follows is still comparable bit for bit, unless it is masked and cuts its tokens to the longest prompt itself.
     """
     texts = list(zip(base.trace.of("text"), other.trace.of("text"), strict=False))
     told = bool(texts) and all(_equal_latents(a, b, row, base.case.batch) for a, b in texts)
@@ -91,9 +91,11 @@ def _equal_latents(a: Call, b: Call, row: int, batch: int) -> bool:
     return same_shape and same_rows(a.output, b.output, row, batch)
 
 
-def _shapes(call: Call) -> list[torch.Size]:
+def _shapes(call: Call) -> list[object]:
     # Those of tensors that no role names too: the text features of a network have as many tokens as the longest prompt.
-    return [*call.shapes, *(value.shape for value in call.inputs.values() if isinstance(value, Tensor))]
+    named = [value.shape for value in call.inputs.values() if isinstance(value, Tensor)]
+    # A network may cut what it is masked to, as those that put texts and pictures into one sequence do.
+    return [*call.shapes, *named, *(call.lengths if call.role == "velocity" else ())]
 
 
 def row_changed(base: Run, other: Run, row: int) -> bool:

@@ -27,6 +27,13 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("interval", "FM708", {**ONE, "height": 8, "width": 8, "guidance_scale": 30.0}),
     # Guidance starts above a scale of 1, so that 0 and 0.5 are both off.
     ("video", "FM708", {**ONE, "height": 8, "width": 8, "guidance_scale": 0.0}),
+    # So far below that no multiple of the scale reaches it.
+    ("video", "FM708", {**ONE, "height": 8, "width": 8, "guidance_scale": -5.0}),
+    # As many layers in the text encoder's output as there are prompts.
+    ("video", "FM801", {"prompts": ("", ""), "height": 8, "width": 8, "num_steps": 1, "guidance_scale": 1.0}),
+    ("video", "FM802", {"prompts": ("", ""), "height": 8, "width": 8, "num_steps": 1, "guidance_scale": 1.0}),
+    # Guidance takes the state where the time is less than its rounding.
+    ("tokens", "FM311", {**ONE, "height": 8, "width": 8, "guidance_scale": 100001.0}),
     # The first prompt has as many tokens as there are prompts, each of which has its own tensor.
     ("lists", "FM802", {"prompts": ("a", ""), "height": 8, "width": 8, "num_steps": 1, "guidance_scale": 1.0}),
     # Parts of two prompts, doubled, have as many rows as there are prompts.

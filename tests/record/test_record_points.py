@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fmcheck.errors import DeclarationError
-from fmcheck.record.points import Arguments, Parameters, find_output, replace_output
+from fmcheck.record.points import Arguments, Parameters, find_output, lengths_in, replace_output
 
 
 def _call(x: Any, time: Any = 5, *rest: Any, null: Any = None, **more: Any) -> None: ...
@@ -181,6 +181,42 @@ def test_no_output(returned: Any) -> None:
     assert find_output(returned, "missing") is None
     with pytest.raises(DeclarationError, match="no tensor in what an observed call returned"):
         replace_output(returned, None, NEW)
+
+
+LAYERS = tuple(torch.full((3, 5, 7), float(layer)) for layer in range(4))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+@pytest.mark.parametrize("count", [4, 3])
+def test_layers_of_a_text_encoder_have_rows_for_the_prompts(kind: type, count: int) -> None:
+    returned = SimpleNamespace(hidden_states=kind(LAYERS[:count]))
+    found = find_output(returned, "hidden_states", None, 3)
+    assert found is not None
+    assert found.shape == (3, count, 5, 7)
+    assert found[1].unique(dim=1)[:, 0, 0].tolist() == list(range(count)), "every row has every layer"
+    changed = replace_output(returned, "hidden_states", found + 1, None, 3).hidden_states
+    assert type(changed) is kind
+    assert [layer.shape for layer in changed] == [(3, 5, 7)] * count
+    assert [float(layer.mean()) for layer in changed] == [layer + 1.0 for layer in range(count)]
+    assert [float(layer.mean()) for layer in returned.hidden_states] == list(range(count))
+
+
+def test_tokens_of_each_prompt_in_a_tuple_are_rows() -> None:
+    rows = SimpleNamespace(tokens=tuple(torch.full((5, 7), float(row)) for row in range(3)))
+    found = find_output(rows, "tokens", None, 3)
+    assert found is not None
+    assert found.shape == (3, 5, 7)
+    square = SimpleNamespace(tokens=tuple(torch.full((3, 7), float(row)) for row in range(3)))
+    found = find_output(square, "tokens", None, 3)
+    assert found is not None
+    assert found[:, 0, 0].tolist() == [0, 1, 2], "as many tokens as prompts"
+
+
+def test_masks_tell_how_many_tokens_count() -> None:
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
+    nested = {"encoder": [mask, (mask.bool(),)], "ids": mask * 5, "bias": mask.float(), "flags": mask[0]}
+    assert list(lengths_in(nested)) == [3, 3]
+    assert list(lengths_in([mask.to("meta"), torch.zeros(0, 4, dtype=torch.bool), None])) == []
 
 
 def test_a_container_that_cannot_be_changed_says_so() -> None:

@@ -16,6 +16,8 @@ import diffusers
 
 from fmcheck import check
 from fmcheck.errors import DeclarationError
+from fmcheck.rules import get_rule
+from fmcheck.session import Session
 from fmcheck.subject import Request, Subject
 from fmcheck.subjects.diffusers import subject
 from fmcheck.subjects.diffusers.builds import BUILDS
@@ -165,6 +167,18 @@ def test_rows_in_a_list_are_seen_as_one_tensor() -> None:
         listed = model.transformer(list(x.unsqueeze(2)), torch.tensor([0.25, 0.25]), captions)[0]
     assert rows.shape == x.shape
     assert torch.equal(rows.unsqueeze(2), torch.stack(listed))
+
+
+def test_a_network_that_cuts_its_tokens_to_the_longest_prompt_rounds_otherwise_and_leaks_nothing() -> None:
+    made = load_subject("diffusers:Lumina2Pipeline")
+    case = made.case.but(prompts=("", ""), height=16, width=16, num_steps=1, guidance_scale=1.0)
+    outcome = Session(made.but(case=case)).judge(get_rule("FM801"))
+    assert (outcome.status, outcome.findings) == ("passed", ())
+
+
+def test_what_raises_inside_a_library_is_placed_there() -> None:
+    (finding,) = check(load_subject("diffusers:LTXPipeline"), select=["FM701"]).findings
+    assert "scheduling_flow_match_euler_discrete.py:" in finding.where
 
 
 def test_further_arguments_are_passed_on_and_unknown_ones_refused() -> None:
