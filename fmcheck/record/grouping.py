@@ -228,7 +228,8 @@ def flow_times(value: Any, rows: int, spec: FlowSpec, name: str) -> Tensor:
     """Flow time of every row, float64 `[rows]` on the CPU, from the time argument of a network call.
 
     Raises:
-        NotInformative: there is none, it is no number, or it has neither one entry nor one a row (`name` is the call).
+        NotInformative: there is none, it is no number or NaN, or it has neither one entry nor one a row (`name` is the
+            call).
     """
     if value is None:
         raise NotInformative(f"{name} was passed no time argument")
@@ -236,6 +237,8 @@ def flow_times(value: Any, rows: int, spec: FlowSpec, name: str) -> Tensor:
         time = torch.as_tensor(value).detach().to("cpu", torch.float64).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotInformative(f"{name}: its time is no number") from error
+    if bool(time.isnan().any()):
+        raise NotInformative(f"{name} is told a time that is NaN (see FM109)")
     found = time.shape[0]
     if found not in (1, rows):
         raise NotInformative(f"{name}: {found} times for {rows} rows")

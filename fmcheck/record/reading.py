@@ -4,7 +4,6 @@ One doubled guidance call, two separate calls, halves in either order, micro-bat
 stages and other time arguments all become the same evaluations; rules about the flow read only these.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
@@ -119,9 +118,8 @@ def _guided_throughout(spec: FlowSpec) -> bool:
 
 def _weight_at(spec: FlowSpec, weight: float, time: float) -> float:
     low, high = spec.guidance_interval
-    # A network that is told a time outside of [0, 1] is guided like any other (and FM307's); NaN is no time.
-    always = _guided_throughout(spec) and not math.isnan(time)
-    return weight if always or low <= time <= high else 0.0
+    # A network that is told a time outside of [0, 1] is guided like any other (and FM307's).
+    return weight if _guided_throughout(spec) or low <= time <= high else 0.0
 
 
 class Reading:

@@ -22,17 +22,24 @@ def unreadable_loop(run: Run) -> Iterator[Check]:
     guidance calls where the spec declares one. Then no rule about the flow could judge, and a gate that stays green
     because nothing could be read would be worse than none.
 
-    Checked: that the calls of every run add up to whole evaluations.
+    Checked: that the calls of every run add up to whole evaluations. Not informative where a time is NaN (see FM109).
 
     Fix: correct the call, or the spec: `guidance_layout`, and which arguments play `x`, `time` and `null` in the
     velocity point. Source: the definition of a step, design of fmcheck.
     """
+    nan = next((c.name for c in run.trace.of("velocity") if _is_nan(c.inputs.get("time"))), None)
+    require(nan is None, f"{nan} is told a time that is NaN (see FM109)")
     reason = run.reading.unreadable
     yield exact(
         reason is None,
         f"{reason}; rules about the flow cannot judge this run",
         diagnosis=None if run.trace.of("velocity") else _not_called(run),
     )
+
+
+def _is_nan(time: object) -> bool:
+    floating = isinstance(time, float) or (isinstance(time, Tensor) and time.is_floating_point())
+    return floating and bool(torch.as_tensor(time).isnan().any())
 
 
 def _not_called(run: Run) -> str:

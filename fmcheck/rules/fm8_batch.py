@@ -87,6 +87,7 @@ def nan_leak(runs: Mapping[str, Run]) -> Iterator[Check]:
     require(base.failure is None, f"run 'base': {base.failure}")
     batch = base.case.batch
     require(batch > 1, "the native case has a single row, so no row has a neighbour")
+    require_finite(base.result)
     require(whole_calls(base), "the network is called on parts of the batch, whose rows are not told apart")
     refused = []
     for row in range(batch):
@@ -190,6 +191,7 @@ def row_time_ignored(runs: Mapping[str, Run]) -> Iterator[Check]:
     outputs = [run.trace.of("velocity")[0].output for run in runs.values() if run.trace.of("velocity")]
     given_all = [output for output in outputs if output is not None and len(output) >= batch]
     require(len(given_all) == len(runs), "the first network call has not a row for every prompt")
+    require_finite(*given_all)
     plain, moved, shifted = given_all
     require(not torch.equal(plain, shifted), "the velocity does not depend on the time at all (see FM310)")
     for row in range(len(plain)):

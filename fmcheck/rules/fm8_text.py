@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from fmcheck.plan import Plan, Run, Wish
-from fmcheck.rules.evidence import bitwise, ever_moves, exact, require, unconditional_only
+from fmcheck.rules.evidence import bitwise, ever_moves, exact, require, require_finite, unconditional_only
 from fmcheck.rules.fm8_batch import neighbour_runs
 from fmcheck.rules.fm8_rows import image_of, row_kept, same_images, same_rows
 from fmcheck.rules.registry import Check, rule
@@ -97,6 +97,7 @@ def rows_alike(runs: Mapping[str, Run]) -> Iterator[Check]:
     moves = ever_moves(base) or base.subject.spec.initial_state == "text_latent"
     require(moves, "every velocity is zero (zero-initialised output layer?), and the flow starts at noise")
     require(not unconditional_only(base), "at this scale the result is the unconditional branch, which has no prompt")
+    require_finite(base.result)
     yield from _other_prompts_at_another_size(runs)
     yield _end_of_prompt(base, runs["cut"])
     for row in range(batch):
