@@ -1,6 +1,7 @@
 """`fmcheck mutants`: the proof that the rules catch what they name, and stay silent on correct pipelines."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -101,7 +102,7 @@ def _each(judge: Callable[[E], T], entries: Sequence[E], workers: int, done: Cal
         # Spawned, since CUDA does not survive a fork.
         spawn = multiprocessing.get_context("spawn")
         share = max(1, torch.get_num_threads() // workers)
-        with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+        with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(share,)) as pool:
             asked = {pool.submit(judge, entry): entry.name for entry in entries}
             try:
                 for answer in as_completed(asked):
@@ -115,6 +116,12 @@ def _each(judge: Callable[[E], T], entries: Sequence[E], workers: int, done: Cal
             finally:
                 pool.shutdown(cancel_futures=True)
     return [judged[entry.name] for entry in entries]
+
+
+def _begin(threads: int) -> None:
+    # An interrupt goes to the whole group of processes; the parent decides what becomes of this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def _kill(mutant: Mutant, *, full: bool) -> Kill:

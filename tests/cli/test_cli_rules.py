@@ -72,6 +72,7 @@ class TestMutants:
         assert "log6_rows_interleaved caught by FM202" in out
         assert "1 mutant: 1 caught by the rule they name, 0 by another, 0 missed" in out
 
+    @pytest.mark.slow
     def test_several_processes_keep_the_order(self, fmcheck_command: Command) -> None:
         names = ["uniform_grid", "log6_rows_interleaved", "clamped_at_a_thousandth"]
         code, out, err = fmcheck_command("mutants", *names, "-n", "2")
@@ -82,6 +83,7 @@ class TestMutants:
             ["clamped_at_a_thousandth", "caught", "by", "FM305"],
         ]
 
+    @pytest.mark.slow
     def test_a_process_that_was_killed(self, fmcheck_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(commands_mutants, "_kill", _killed)
         code, _, err = fmcheck_command("mutants", "uniform_grid", "-n", "2")

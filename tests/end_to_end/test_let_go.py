@@ -29,9 +29,9 @@ def _traces() -> int:
     [
         "clean",
         # Its runs at other sizes and batches raise; and at other sizes no prompt can be rotated.
-        "only_the_native_size",
+        pytest.param("only_the_native_size", marks=pytest.mark.slow),
         # Rules refuse its runs: the calls add up to nothing.
-        "no_velocity_without_guidance",
+        pytest.param("no_velocity_without_guidance", marks=pytest.mark.slow),
     ],
 )
 def test_no_recording_outlives_its_check(no_collection: None, name: str) -> None:

@@ -17,9 +17,8 @@ def _without_times(report: Report) -> list[Any]:
     return [rows, dict(report.runs), report.calls]
 
 
-def test_three_reports_are_identical() -> None:
-    first = _without_times(check(subject))
-    assert first == _without_times(check(subject)) == _without_times(check(subject))
+def test_two_reports_are_identical() -> None:
+    assert _without_times(check(subject)) == _without_times(check(subject))
 
 
 @pytest.mark.slow
