@@ -1,7 +1,6 @@
 """`fmcheck mutants`: the proof that the rules catch what they name, and stay silent on correct pipelines."""
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from rich.console import Console
 from fmcheck.commands import progress, stdout, width_of
 from fmcheck.errors import DeclarationError
 from fmcheck.mutants import Kill, Mutant, Variation, all_mutants, all_variations, get_mutant, kill_table
+from fmcheck.processes import leave_interrupts
 from fmcheck.report.groups import group_findings
 from fmcheck.report.layout import Page
 from fmcheck.report.verdict import plural
@@ -119,8 +119,7 @@ def _each(judge: Callable[[E], T], entries: Sequence[E], workers: int, done: Cal
 
 
 def _begin(threads: int) -> None:
-    # An interrupt goes to the whole group of processes; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts()
     torch.set_num_threads(threads)
 
 

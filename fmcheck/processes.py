@@ -7,7 +7,7 @@ from typing import Any
 
 from fmcheck.errors import InternalError
 
-__all__ = ["crossing", "ending", "opened", "serve"]
+__all__ = ["crossing", "ending", "leave_interrupts", "opened", "serve"]
 
 
 def crossing(error: Exception) -> Exception:
@@ -32,13 +32,17 @@ def ending(code: int | None) -> str:
     return signal.Signals(-code).name
 
 
+def leave_interrupts() -> None:
+    """Ignore interrupts, which go to the whole group of processes: the parent decides what becomes of this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def serve(pipe: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
     """In the other process: make what answers, say "ready", and answer until the pipe closes.
 
     What `make` or an answer raises crosses as an error; after the first there is nothing to serve.
     """
-    # An interrupt goes to the whole group of processes; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts()
     try:
         answer = make()
     except Exception as error:

@@ -296,6 +296,17 @@ class FlowSpec:
         return scale - self.neutral_scale
 
     @property
+    def guided_throughout(self) -> bool:
+        """Whether guidance acts at all times."""
+        return self.guidance_interval[0] <= 0 and self.guidance_interval[1] >= 1
+
+    def guidance_weight_at(self, scale: float, time: float) -> float:
+        """The guidance weight at a flow time: that of the scale inside of the declared interval, 0 outside."""
+        low, high = self.guidance_interval
+        # A network that is told a time outside of [0, 1] is guided like any other (and FM307's).
+        return self.guidance_weight(scale) if self.guided_throughout or low <= time <= high else 0.0
+
+    @property
     def multiple(self) -> int:
         """Heights and widths must be multiples of this many pixels."""
         return self.size_multiple or self.downsampling * (self.token_patch or 1)

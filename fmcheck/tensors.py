@@ -42,6 +42,7 @@ __all__ = [
     "describe",
     "has_values",
     "joined",
+    "zeros_and_ones",
 ]
 
 # Images that a user sees have the batch of the prompts; the codec may be called on parts of it, hence N there.
@@ -128,6 +129,11 @@ def has_values(tensor: Tensor) -> bool:
     """Whether there are numbers to look at: not in a lazy parameter, nor on the meta device, where offloading hooks
     leave weights until the moment of their use."""
     return not is_lazy(tensor) and not tensor.is_meta
+
+
+def zeros_and_ones(tensor: Tensor) -> bool:
+    """Whether every element is 0 or 1, as those of a mask are."""
+    return bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -76,7 +76,7 @@ def _guidance(run: Run) -> str:
     if not weight:
         return "guidance off, w = 0"
     low, high = spec.guidance_interval
-    between = "" if run.reading.guided_throughout else f" for t in [{low:g}, {high:g}]"
+    between = "" if spec.guided_throughout else f" for t in [{low:g}, {high:g}]"
     rescaled = ", rescaled" if spec.rescales else ""
     return f"w = {weight:g}{between}{rescaled}"
 

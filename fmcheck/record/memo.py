@@ -1,6 +1,7 @@
 """Intermediate results that several rules share, kept on the record they were computed from."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -22,11 +23,11 @@ class Memo:
             try:
                 known[compute] = compute(self)
             except NotInformative as reason:
-                known[compute] = NotInformative(str(reason))
+                known[compute] = copy(reason)
         found = known[compute]
         if isinstance(found, NotInformative):
             # Another one each time: what is raised takes the frames that it passes along, and they their tensors.
-            raise NotInformative(str(found))
+            raise copy(found)
         return found  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fmcheck.errors import DeclarationError
-from fmcheck.tensors import has_values
+from fmcheck.tensors import has_values, zeros_and_ones
 
 __all__ = [
     "Arguments",
@@ -164,18 +164,19 @@ def find_output(
         value = next(_tensors(returned), (None, None))[1]
     else:
         picked = _pick(returned, selector)
-        value = torch.stack(tuple(picked), dim=1) if _are_layers(picked, prompts) else stacked(picked)
+        value = stacked(picked, _axis_of_rows(picked, prompts))
     return value if isinstance(value, Tensor) else None
 
 
-def _are_layers(picked: Any, prompts: int | None) -> bool:
-    """Whether a tuple holds layers, each with a row for every prompt, and not the tokens of each prompt.
+def _axis_of_rows(picked: Any, prompts: int | None) -> int:
+    """The axis along which a list goes in the tensor that it is read as: 0, or 1 where it holds layers.
 
-    Tokens of one prompt have no axis of rows: two axes, and as many of them as there are prompts, are read as tokens.
+    Layers have a row for every prompt each. Tokens of one prompt have no axis of rows: two axes, and as many of them as
+    there are prompts, are read as tokens.
     """
-    if prompts is None or type(picked) not in (list, tuple) or not isinstance(stacked(picked), Tensor):
-        return False
-    return len(picked[0]) == prompts and (picked[0].dim() > 2 or len(picked) != prompts)
+    if prompts is None or not _alike(picked):
+        return 0
+    return int(len(picked[0]) == prompts and (picked[0].dim() > 2 or len(picked) != prompts))
 
 
 def _holds_rows(returned: Any, selector: str | int | None, rows: int | None) -> bool:
@@ -183,47 +184,50 @@ def _holds_rows(returned: Any, selector: str | int | None, rows: int | None) -> 
     return selector is None and rows is not None and type(returned) is list and len(returned) == rows
 
 
-def stacked(value: Any) -> Any:
+def _alike(value: Any) -> bool:
+    """Whether it is a list of tensors of one shape, with more than one axis each."""
+    if type(value) not in (list, tuple) or not value or not all(isinstance(part, Tensor) for part in value):
+        return False
+    return len({(part.shape, part.dtype, part.device) for part in value}) == 1 and value[0].dim() > 1
+
+
+def stacked(value: Any, dim: int = 0) -> Any:
     """Rows that are handed over one by one, in a list of tensors of one shape, as one tensor; others as they are."""
-    if type(value) not in (list, tuple) or not value or not all(isinstance(row, Tensor) for row in value):
-        return value
-    alike = len({(row.shape, row.dtype, row.device) for row in value}) == 1 and value[0].dim() > 1
-    return torch.stack(tuple(value)) if alike else value
+    return torch.stack(tuple(value), dim) if _alike(value) else value
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a value, in lists, tuples and mappings too."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(part)
 
 
 def shapes_in(value: Any) -> Iterator[torch.Size]:
     """The shape of every tensor in a value, in lists, tuples and mappings too."""
-    if isinstance(value, Tensor):
-        yield value.shape
-    elif isinstance(value, list | tuple | Mapping):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from shapes_in(part)
+    return (tensor.shape for tensor in _tensors_in(value))
 
 
 def lengths_in(value: Any) -> Iterator[int]:
     """For every mask of tokens `[N, L]` in a value, how many tokens of its longest row count."""
-    if isinstance(value, Tensor):
-        if value.dim() == 2 and value.numel() and has_values(value) and _is_mask(value):
-            yield int(value.sum(dim=1).max())
-    elif isinstance(value, list | tuple | Mapping):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from lengths_in(part)
+    return (int(tensor.sum(dim=1).max()) for tensor in _tensors_in(value) if _is_mask(tensor))
 
 
-def _is_mask(value: Tensor) -> bool:
-    whole = not (value.is_floating_point() or value.is_complex())
-    return value.dtype is torch.bool or (whole and bool(((value == 0) | (value == 1)).all()))
+def _is_mask(tensor: Tensor) -> bool:
+    whole = not (tensor.is_floating_point() or tensor.is_complex())
+    return whole and tensor.dim() == 2 and tensor.numel() > 0 and has_values(tensor) and zeros_and_ones(tensor)
 
 
 def rows_listed(value: Any) -> int | None:
     """How many rows a list of them holds; None for anything else."""
-    return len(value) if type(value) in (list, tuple) and isinstance(stacked(value), Tensor) else None
+    return len(value) if _alike(value) else None
 
 
-def _as_before(before: Any, value: Any) -> Any:
-    """The value as the list of rows that it replaces, where it replaces one."""
-    rows = isinstance(value, Tensor) and rows_listed(before) is not None
-    return type(before)(value.unbind(0)) if rows else value
+def _as_before(before: Any, value: Any, dim: int = 0) -> Any:
+    """The value as the list that it replaces, where it replaces one."""
+    return type(before)(value.unbind(dim)) if isinstance(value, Tensor) and _alike(before) else value
 
 
 def replace_output(
@@ -239,11 +243,8 @@ def replace_output(
     if _holds_rows(returned, selector, rows):
         return _as_before(returned, tensor)
     listed = _pick(returned, selector) if selector is not None else None
-    if _are_layers(listed, prompts):
-        layers = tensor.unbind(1)
-        return _with_entry(returned, selector, list(layers) if isinstance(listed, list) else layers)
-    if rows_listed(listed) is not None:
-        return _with_entry(returned, selector, _as_before(listed, tensor))
+    if _alike(listed):
+        return _with_entry(returned, selector, _as_before(listed, tensor, _axis_of_rows(listed, prompts)))
     before = find_output(returned, selector)
     # The selector first: one tensor may be there twice.
     keys = [key for key, value in _tensors(returned) if value is before]

@@ -112,16 +112,6 @@ def _mean(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
 
-def _guided_throughout(spec: FlowSpec) -> bool:
-    return spec.guidance_interval[0] <= 0 and spec.guidance_interval[1] >= 1
-
-
-def _weight_at(spec: FlowSpec, weight: float, time: float) -> float:
-    low, high = spec.guidance_interval
-    # A network that is told a time outside of [0, 1] is guided like any other (and FM307's).
-    return weight if _guided_throughout(spec) or low <= time <= high else 0.0
-
-
 class Reading:
     """One `generate()` as steps of a flow.
 
@@ -136,13 +126,8 @@ class Reading:
         self.guided = self.weight != 0
 
     def weight_at(self, time: float) -> float:
-        """The guidance weight at a flow time: that of the case inside of the declared interval, 0 outside."""
-        return _weight_at(self.spec, self.weight, time)
-
-    @property
-    def guided_throughout(self) -> bool:
-        """Whether guidance acts at all times."""
-        return _guided_throughout(self.spec)
+        """The guidance weight of the case at a flow time."""
+        return self.spec.guidance_weight_at(self.case.guidance_scale, time)
 
     @cached_property
     def edges(self) -> Tensor:
@@ -167,7 +152,7 @@ class Reading:
         asked = self.case.num_steps * self.spec.stages
         known = self.spec, calls, self.batch
         # Not the method, which would tie the reading and the grouping to each other.
-        weight_at = partial(_weight_at, self.spec, self.weight)
+        weight_at = partial(self.spec.guidance_weight_at, self.case.guidance_scale)
         return Grouping(*known, guided=self.guided, evaluations=asked, weight_at=weight_at)
 
     @cached_property

@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import partial
 from threading import get_ident
 from traceback import extract_tb
@@ -142,7 +143,9 @@ class Observer:
         self._note_draws(f"{where}, before {call.name}", self._last)
         call.inputs = {name: _copy(value) for name, value in inputs_of(role, point, arguments).items()}
         passed = (arguments.args, arguments.kwargs)
-        call.shapes, call.lengths = tuple(shapes_in(passed)), tuple(lengths_in(passed))
+        call.shapes = tuple(shapes_in(passed))
+        if role == "velocity":
+            call.lengths = tuple(lengths_in(passed))
         module = boundary.place.module
         if module is not None:
             call.training = module.training
@@ -313,7 +316,7 @@ def record(
     for raised in (trace.error, *(call.error for call in trace.calls)):
         without_frames(raised)
     if observer.impossible is not None:
-        raise NotInformative(str(observer.impossible))
+        raise copy(observer.impossible)
     trace.warnings = [str(w.message) for w in caught]
     return trace
 

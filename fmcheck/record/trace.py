@@ -23,7 +23,7 @@ class Call:
         role: `velocity`, `decode`, …; `number` counts the calls of that role from 0.
         inputs: the values passed for the arguments of the role; tensors are copies, taken before the call.
         shapes: shapes of all tensors that were passed, in lists and mappings too, whether the role names them or not.
-        lengths: tokens that count in the longest row of every mask of tokens that was passed.
+        lengths: tokens that count in the longest row of every mask of tokens that the network was passed.
         output: copy of the tensor that the loop received; None when the call raised or returned no tensor.
         live: in a training loss, that tensor itself with its graph, so that a gradient by it can be taken.
         mismatches: what the typed wrapper found wrong with its tensors.

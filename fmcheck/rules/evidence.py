@@ -66,7 +66,7 @@ def idle_guidance(run: Run) -> str:
     marked = run.subject.points["velocity"].arguments.get("null") is not None
     if not marked and not any(prompt.strip() for prompt in run.case.prompts):
         return "every prompt is empty, so that both branches are asked the same"
-    if run.reading.guided_throughout:
+    if run.subject.spec.guided_throughout:
         return ""
     low, high = run.subject.spec.guidance_interval
     times = run.reading.evaluation_times

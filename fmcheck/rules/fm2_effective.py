@@ -27,7 +27,9 @@ def wrong_effective_guidance(runs: Mapping[str, Run]) -> Iterator[Check]:
     Fix: combine as the spec's `guidance_formula` says, or declare the other formula. Source: arXiv 2207.12598, eq. 6;
     the flow of a constant field.
     """
-    require(all(run.reading.guided_throughout for run in runs.values()), "guidance acts in an interval (see FM203)")
+    require(
+        all(run.subject.spec.guided_throughout for run in runs.values()), "guidance acts in an interval (see FM203)"
+    )
     steps = min(run.case.num_steps for run in runs.values())
     for run in runs.values():
         effective, w = Effective(run), run.reading.weight

@@ -20,6 +20,7 @@ from fmcheck.rules.evidence import (
 )
 from fmcheck.rules.registry import Check, rule
 from fmcheck.spec import FlowSpec
+from fmcheck.tensors import zeros_and_ones
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,7 @@ def _another_tensor(name: str, value: Tensor, base: Run) -> Other | None:
 
 
 def _is_mask(name: str, value: Tensor) -> bool:
-    flags = bool(((value == 0) | (value == 1)).all())
-    return value.dim() == 2 and flags and ("mask" in name or not value.is_floating_point())
+    return value.dim() == 2 and zeros_and_ones(value) and ("mask" in name or not value.is_floating_point())
 
 
 def _shortened(mask: Tensor) -> Tensor:

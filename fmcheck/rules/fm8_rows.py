@@ -95,7 +95,7 @@ def _shapes(call: Call) -> list[object]:
     # Those of tensors that no role names too: the text features of a network have as many tokens as the longest prompt.
     named = [value.shape for value in call.inputs.values() if isinstance(value, Tensor)]
     # A network may cut what it is masked to, as those that put texts and pictures into one sequence do.
-    return [*call.shapes, *named, *(call.lengths if call.role == "velocity" else ())]
+    return [*call.shapes, *named, *call.lengths]
 
 
 def row_changed(base: Run, other: Run, row: int) -> bool:

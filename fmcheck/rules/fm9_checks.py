@@ -12,6 +12,7 @@ from fmcheck.rules.evidence import exact, require, require_finite, within
 from fmcheck.rules.fm9_explain import distance_to_law, explain_images, explain_range
 from fmcheck.rules.registry import Check
 from fmcheck.spec import FlowSpec
+from fmcheck.tensors import zeros_and_ones
 from fmcheck.tolerance import (
     binomial_range,
     block_shows,
@@ -163,7 +164,7 @@ def tokens_of(run: Run) -> dict[str, int]:
     """How many tokens the mask leaves of each prompt; empty where no mask has a row for every prompt."""
     masks = [call.inputs.get("attention_mask") for call in run.trace.of("text")]
     first = next((mask for mask in masks if isinstance(mask, Tensor) and mask.dim() == 2), None)
-    if first is None or len(first) % run.case.batch or not bool(((first == 0) | (first == 1)).all()):
+    if first is None or len(first) % run.case.batch or not zeros_and_ones(first):
         return {}
     # Of a doubled batch the conditional prompts are one half, in the spec's order.
     later = run.subject.spec.guidance_layout in ("uncond_first", "separate_uncond_first")
